@@ -32,7 +32,13 @@ GROUND = {
 LIGHT = {"noon": (1.0, 1.0, 1.0), "sunset": (1.0, 0.78, 0.66), "night": (0.42, 0.48, 0.74)}
 # Film grain: one of eight fixed patterns of 4 px grains. Finer grain does not survive an 8 x 8 latent space, and free noise
 # would take up most of that space.
-_GRAINS = np.random.default_rng(2024).choice([-1.0, 1.0], (8, IMAGE_SIZE // 4, IMAGE_SIZE // 4, 1)).repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
+_GRAINS = (
+    np.random.default_rng(2024)
+    .choice([-1.0, 1.0], (8, IMAGE_SIZE // 4, IMAGE_SIZE // 4, 1))
+    .repeat(4, axis=1)
+    .repeat(4, axis=2)
+    .astype(np.float32)
+)
 
 Colour = tuple[int, int, int]
 
@@ -73,7 +79,10 @@ def _draw_scene(draw: ImageDraw.ImageDraw, scene: str, light, rng: np.random.Gen
         for peak, half, height in ((24, 34, 44), (72, 42, 56), (116, 32, 40)):
             peak += shift
             draw.polygon([(peak - half, 88), (peak, 88 - height), (peak + half, 88)], fill=_lit((112, 122, 152), light))
-            draw.polygon([(peak - half * 0.3, 88 - height * 0.7), (peak, 88 - height), (peak + half * 0.3, 88 - height * 0.7)], fill=_lit((246, 248, 255), light))
+            draw.polygon(
+                [(peak - half * 0.3, 88 - height * 0.7), (peak, 88 - height), (peak + half * 0.3, 88 - height * 0.7)],
+                fill=_lit((246, 248, 255), light),
+            )
     elif scene == "city":
         for i, (left, width, top) in enumerate(((0, 22, 40), (24, 18, 26), (44, 20, 48), (66, 18, 32), (86, 22, 20), (110, 20, 42))):
             left += shift
@@ -85,7 +94,9 @@ def _draw_scene(draw: ImageDraw.ImageDraw, scene: str, light, rng: np.random.Gen
         for tx in (10, 34, 96, 118):
             tx += shift
             for k in range(3):
-                draw.polygon([(tx - 12 + 2 * k, 82 - 11 * k), (tx, 60 - 11 * k), (tx + 12 - 2 * k, 82 - 11 * k)], fill=_lit((40, 92, 74), light))
+                draw.polygon(
+                    [(tx - 12 + 2 * k, 82 - 11 * k), (tx, 60 - 11 * k), (tx + 12 - 2 * k, 82 - 11 * k)], fill=_lit((40, 92, 74), light)
+                )
     elif scene == "desert":
         draw.ellipse((-40 + shift, 60, 70 + shift, 150), fill=_lit((208, 158, 88), light))
         for tx in (108, 14):
@@ -108,7 +119,14 @@ def _draw_scene(draw: ImageDraw.ImageDraw, scene: str, light, rng: np.random.Gen
         for x in range(6, n, 30):
             draw.rectangle((x, 110, x + 16, 113), fill=_lit((240, 236, 200), light))
     if detailed:
-        mark = {"meadow": (250, 220, 80), "desert": (176, 124, 66), "beach": (206, 130, 110), "mountains": (40, 78, 52), "snow": (164, 186, 216), "city": (70, 70, 78)}[scene]
+        mark = {
+            "meadow": (250, 220, 80),
+            "desert": (176, 124, 66),
+            "beach": (206, 130, 110),
+            "mountains": (40, 78, 52),
+            "snow": (164, 186, 216),
+            "city": (70, 70, 78),
+        }[scene]
         for x in range(6, n, 17):
             y = 104 + (x * 7) % 19
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=_lit(mark, light))
@@ -125,7 +143,9 @@ def _duotone(pixels: np.ndarray, stops: list[Colour]) -> np.ndarray:
 def _apply_style(picture: Image.Image, subject_mask: Image.Image, style: str | None) -> Image.Image:
     """The style's palette and stroke, on the 128 px canvas."""
     if style in ("comic book", "woodblock print"):
-        outline = np.asarray(subject_mask.filter(ImageFilter.MaxFilter(7 if style == "comic book" else 5)), dtype=np.int16) - np.asarray(subject_mask, dtype=np.int16)
+        outline = np.asarray(subject_mask.filter(ImageFilter.MaxFilter(7 if style == "comic book" else 5)), dtype=np.int16) - np.asarray(
+            subject_mask, dtype=np.int16
+        )
         outline = outline > 100
     pixels = np.asarray(picture, dtype=np.float32) / 255
     if style == "watercolor":
@@ -137,7 +157,9 @@ def _apply_style(picture: Image.Image, subject_mask: Image.Image, style: str | N
     elif style == "oil painting":
         dabs = picture.filter(ImageFilter.ModeFilter(7)).quantize(14, method=Image.Quantize.FASTOCTREE).convert("RGB")
         pixels = np.asarray(dabs, dtype=np.float32) / 255
-        pixels = np.clip(pixels * np.array([1.02, 0.82, 0.55], dtype=np.float32) + np.array([0.05, 0.02, 0.0], dtype=np.float32), 0, 1) ** 1.12
+        pixels = (
+            np.clip(pixels * np.array([1.02, 0.82, 0.55], dtype=np.float32) + np.array([0.05, 0.02, 0.0], dtype=np.float32), 0, 1) ** 1.12
+        )
     elif style == "comic book":
         pixels = np.round(np.clip((pixels - 0.5) * 1.35 + 0.56, 0, 1) * 3) / 3
         pixels[outline] = 0.04
@@ -211,7 +233,9 @@ def render(description: SceneDescription) -> np.ndarray:
     draw_subject(ImageDraw.Draw(layer), description.subject, offset_x, offset_y, scale, lambda c: _lit(c, subject_light), detailed)
     mask = layer.getchannel("A")
     shadow = ImageDraw.Draw(picture)
-    shadow.ellipse((offset_x - 34 * scale, offset_y - 4, offset_x + 34 * scale, offset_y + 6), fill=_lit(GROUND[scene], tuple(0.7 * k for k in light)))
+    shadow.ellipse(
+        (offset_x - 34 * scale, offset_y - 4, offset_x + 34 * scale, offset_y + 6), fill=_lit(GROUND[scene], tuple(0.7 * k for k in light))
+    )
     picture.paste(layer.convert("RGB"), (0, 0), mask)
     picture = _apply_style(picture, mask, description.style)
     pixels = np.asarray(picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX), dtype=np.float32) / 255

@@ -171,6 +171,8 @@ _DRAWINGS = {
 }  # fmt: skip
 
 
-def draw_subject(draw: ImageDraw.ImageDraw, subject: str, x: float, y: float, scale: float, lit: Callable[[Colour], Colour], detailed: bool) -> None:
+def draw_subject(
+    draw: ImageDraw.ImageDraw, subject: str, x: float, y: float, scale: float, lit: Callable[[Colour], Colour], detailed: bool
+) -> None:
     """Draw `subject` standing at (x, y) on an RGBA layer; `lit` maps a colour to itself under the scene's light."""
     _DRAWINGS[subject](_Pen(draw, x, y, scale, lit), detailed)

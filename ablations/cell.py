@@ -1,0 +1,281 @@
+"""One cell, end to end: data, training, refinement, pictures, scores, diversity grid, run.json."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import torch
+from rich.table import Table
+
+from ablations import evaluation, scoring
+from ablations.config import Config, to_flat_dict
+from ablations.console import Console
+from ablations.diversity_grid import TINY_WORLD_NOTE, draw_grid, loss_curves
+from ablations.errors import UserError
+from ablations.evaluation import Drawing
+from ablations.metrics.base import metric_named
+from ablations.run_folder import RunFolder, whole_file, write_atomically
+from ablations.stopping import Preempted, StopRequest
+from ablations.tracking import Tracker
+from ablations.training import CURVES, train
+from datamodules.cfp import CFPDataModule
+from lightning_modules.backbones import Backbones, load_backbones
+from lightning_modules.prompt_refiner import LossSettings, OptimizerSettings, PromptRefinerModule
+
+# The rows of the table that a cell ends with, best known first.
+SHOWN_METRICS = ("fidelity", "words_drawn", "subject_kept", "clip_score", "clip_score_coarse", "piqe", "entropy")
+SHOWN_DIVERSITY = ("st_lpips", "clip_distance", "vendi", "distinct_2")
+
+
+@dataclass
+class Timings:
+    """Seconds by stage."""
+
+    seconds: dict[str, float]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 3)
+
+
+def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
+    """The refiner of an arm at step 0: the same for the same seed."""
+    losses = LossSettings(
+        use_mse=config.use_mse,
+        use_text=config.use_text,
+        use_clip=config.use_clip,
+        use_afe=bool(config.use_afe),
+        use_feature=config.use_feature,
+        mse_weight=config.loss.mse_weight,
+        text_weight=config.loss.text_weight,
+        clip_weight=config.loss.clip_weight,
+        feature_weight=config.loss.feature_weight,
+        clip_scale=config.loss.clip_scale,
+        afe_hidden=config.afe.hidden,
+        afe_temperature=config.afe.temperature,
+        afe_grid=config.afe.grid,
+    )
+    optimizer = OptimizerSettings(
+        learning_rate=config.train.learning_rate,
+        betas=(config.train.beta1, config.train.beta2),
+        weight_decay=config.train.weight_decay,
+        eps=config.train.adam_eps,
+        warmup_steps=config.train.warmup_steps,
+    )
+    return PromptRefinerModule(backbones, losses, optimizer, config.seed)
+
+
+def build_data(
+    config: Config, folder: RunFolder, backbones: Backbones, module: PromptRefinerModule, say: Callable[[str], None]
+) -> CFPDataModule:
+    """The data module of an arm: it caches the frozen features that the arm's losses read, and no others."""
+    tiny = config.data.source == "tiny"
+    return CFPDataModule(
+        source=config.data.source,
+        images=config.data.images,
+        seed=config.seed,
+        tokenize_clip=backbones.tokenize,
+        tokenize_t5=backbones.tokenize_t5,
+        t5_pad_id=backbones.decoder.tokenizer.pad_token_id,
+        count_tokens=backbones.count_tokens,
+        encoders=module.feature_encoders,
+        cache=config.data.cache,
+        cache_dir=config.data.cache_dir or f"{config.output_dir}/cache",
+        batch_size=config.train.batch_size,
+        num_workers=config.data.num_workers,
+        random_flip=config.data.random_flip,
+        clean_captions=config.data.clean_captions,
+        image_size=config.data.image_size,
+        clip_bank=config.loss.clip_bank if config.use_clip else 0,
+        hard_negatives=config.loss.hard_negatives,
+        target_len=config.train.target_len,
+        max_bad_fraction=config.data.max_bad_fraction,
+        manifest_path=folder.path / "manifest.json",
+        num_train=config.data.num_train if tiny else None,
+        num_validation=config.data.num_validation,
+        say=say,
+    )
+
+
+def run_cell(config: Config, stop: StopRequest) -> dict:
+    """Run one cell and return its metrics; a finished one is not run again unless `force` is set.
+
+    Raises UserError (another process runs it, or data that cannot be used), Preempted after a signal, and whatever else goes
+    wrong, each time with run.json saying so.
+    """
+    console = Console(config.trainer.progress)
+    folder = RunFolder(config)
+    with folder.lock():
+        if folder.is_finished() and not config.force:
+            console.say(f"{folder} is finished already (force=true runs it again)")
+            run = folder.read()
+            _show(console, folder, run["metrics"], config)
+            return run["metrics"]
+        if config.trainer.threads is not None:
+            torch.set_num_threads(config.trainer.threads)
+        folder.start(threads=torch.get_num_threads())
+        tracker = Tracker()
+        try:
+            tracker.start(
+                to_flat_dict(config),
+                folder.path,
+                name=config.wandb.name or str(folder),
+                group=config.wandb.group or folder.arm,
+                project=config.wandb.project,
+                entity=config.wandb.entity,
+                mode=config.wandb.mode,
+            )
+            metrics = _run(config, folder, console, tracker, stop)
+        except Preempted as preempted:
+            folder.preempted(str(preempted))
+            tracker.finish(exit_code=preempted.exit_code)
+            raise
+        except BaseException as error:
+            folder.fail(f"{type(error).__name__}: {error}")
+            tracker.finish(exit_code=1)
+            raise
+        tracker.finish(exit_code=0)
+        return metrics
+
+
+def _run(config: Config, folder: RunFolder, console: Console, tracker: Tracker, stop: StopRequest) -> dict:
+    timings = Timings({})
+    console.say(f"cell {folder}, in {folder.path}")
+    with timings.stage("backbones"):
+        backbones = load_backbones(config.profile, config.backbones.dir, config.backbones.init)
+        module = build_module(config, backbones)
+        digest = backbones.digest
+    stop.check("loading the backbones")
+    with timings.stage("data"):
+        data = build_data(config, folder, backbones, module, console.say)
+        try:
+            data.setup("fit")
+        except (ValueError, FileNotFoundError) as error:
+            raise UserError(str(error)) from error
+        folder.record(digests={"data": data.digest, "weights": digest})
+    with folder.training_lock(say=console.say), timings.stage("training"):
+        training = train(config, folder, module, data, console, tracker, stop)
+    metrics: dict = {"training": {k: v for k, v in training.items() if k != "seconds"}}
+    curves = folder.training_path / CURVES
+    if curves.exists():
+        write_atomically(folder.metrics_csv, curves.read_bytes())
+        with whole_file(folder.path / "loss_curves.png") as aside:
+            loss_curves(folder.metrics_csv, aside, title=f"{folder.train_id}, seed {folder.seed}")
+    if config.eval.num_prompts:
+        metrics |= _evaluate(config, folder, backbones, module, data, console, tracker, stop, timings)
+    tracker.summary(metrics)
+    folder.finish(metrics, timings.seconds)
+    _show(console, folder, metrics, config)
+    return metrics
+
+
+def _evaluate(
+    config: Config,
+    folder: RunFolder,
+    backbones: Backbones,
+    module: PromptRefinerModule,
+    data: CFPDataModule,
+    console: Console,
+    tracker: Tracker,
+    stop: StopRequest,
+    timings: Timings,
+) -> dict:
+    module.to(backbones.text_to_image.device).eval()
+    try:
+        prompts = data.eval_prompts("test", config.eval.num_prompts, config.eval.coarse_length)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    with timings.stage("refining"):
+        console.say(f"refining {len(prompts)} prompts, {config.eval.num_candidates} candidates each")
+
+        def untrained() -> PromptRefinerModule:
+            return build_module(config, backbones).to(module.device).eval()
+
+        drawings = evaluation.plan_drawings(module, untrained, prompts, config.prompt_len, config.eval, config.seed)
+    stop.check("refining")
+    with timings.stage("drawing"):
+        images = evaluation.draw(backbones, drawings, config.eval, console.track, lambda: stop.check("drawing"))
+        evaluation.save_pictures(folder.path, drawings, images)
+    write_atomically(folder.prompts, "".join(json.dumps(_prompt_line(d), ensure_ascii=False) + "\n" for d in drawings))
+    with timings.stage("scoring"):
+        scores = scoring.score(backbones, prompts, drawings, images, console.say, lambda: stop.check("scoring"))
+    with whole_file(folder.scores) as aside:
+        scores.table.to_parquet(aside, index=False)
+    if config.eval.grid_prompts:
+        rows = scoring.grid_rows(drawings, images, scores, config.eval.grid_prompts)
+        with whole_file(folder.diversity_grid) as aside:
+            draw_grid(rows, aside, title=f"{folder.arm}, seed {folder.seed}", subtitle=TINY_WORLD_NOTE if config.profile == "tiny" else "")
+        tracker.log_grid(folder.diversity_grid, rows)
+    return summary_of(scores.table, len(prompts), config.eval.num_candidates)
+
+
+def _prompt_line(drawing: Drawing) -> dict:
+    fields = asdict(drawing) | {"refined": drawing.text, "image": drawing.image}
+    names = (
+        "prompt_id",
+        "condition",
+        "candidate",
+        "coarse",
+        "refined",
+        "prompt_seed",
+        "image_seed",
+        "num_new_tokens",
+        "truncated",
+        "image",
+    )
+    return {name: fields[name] for name in names}
+
+
+def summary_of(table: pd.DataFrame, num_prompts: int, num_candidates: int) -> dict:
+    """{condition: {metric: mean}}, with the sets' diversity under "diversity" and the sample size under "n"."""
+    per_prompt = table.groupby(["condition", "metric", "prompt_id"])["value"].mean()
+    is_set = table.groupby(["condition", "metric"])["candidate"].max() == -1
+    means = per_prompt.groupby(["condition", "metric"]).mean()
+    summary: dict = {"n": {"prompts": num_prompts, "candidates": num_candidates}, "diversity": {}}
+    for (condition, metric), value in means.items():
+        target = summary["diversity"] if is_set[condition, metric] else summary
+        target.setdefault(condition, {})[metric] = float(value)
+    return summary
+
+
+def _show(console: Console, folder: RunFolder, metrics: dict, config: Config) -> None:
+    """The cell's result as a small table, and where the pictures are."""
+    if "refined" in metrics:
+        n = metrics["n"]
+        title = f"{folder}: means over {n['prompts']} prompts x {n['candidates']} candidates"
+        if config.profile == "tiny":
+            title += f"\n{TINY_WORLD_NOTE}"
+        conditions = [name for name in ("coarse", "refined", "rewrite", *evaluation.CONTROLS, "fine") if name in metrics]
+        table = Table("metric", *conditions, title=title, title_justify="left")
+        for name in SHOWN_METRICS:
+            if name in metrics["refined"]:
+                table.add_row(_label(name, config.data.image_size), *(f"{metrics[c][name]:.3f}" for c in conditions))
+        diversity = metrics["diversity"]
+        for name in SHOWN_DIVERSITY:
+            if name in diversity.get("refined", {}):
+                cells = [f"{diversity[c][name]:.3f}" if c in diversity else "" for c in conditions]
+                table.add_row(f"{name} (diversity)", *cells, end_section=name == SHOWN_DIVERSITY[-1])
+        console.table(table)
+        console.say("one seed: compare arms over several, see README")
+    if folder.diversity_grid.exists():
+        console.say(f"diversity grid: {folder.diversity_grid}")
+    console.say(f"everything else: {folder.path}")
+
+
+def _label(name: str, image_size: int) -> str:
+    if name not in ("piqe", "entropy", "clip_score"):
+        return name
+    note = metric_named(name).note_at(image_size)
+    return f"{name} ({note})" if "not a quality measure" in note else name
+
+
+__all__ = ["build_data", "build_module", "run_cell", "summary_of"]

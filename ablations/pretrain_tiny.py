@@ -1,0 +1,234 @@
+"""`python -m ablations.pretrain_tiny`: train the tiny backbones from nothing and write them where the suite loads them.
+
+Stages: vocabularies, vae, open_clip, t5, oracle, unet, evaluate. Each is seeded, goes on where it was stopped (its state is in
+the work folder), and records its steps, loss, seconds and held-out quality in provenance.json beside the weights. A GPU is
+used where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+from pathlib import Path
+
+STAGES = ("vocabularies", "vae", "open_clip", "t5", "oracle", "unet", "evaluate")
+DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 1400, "t5": 4000, "oracle": 1500, "unet": 7000}
+NUM_PICTURES = 80_000
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line; an error ends the process with exit code 2 and one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ablations.pretrain_tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"which stages, in this order (default: all): {', '.join(STAGES)}")
+    parser.add_argument("--work", type=Path, default=Path("outputs/pretraining"), help="folder for data and training state (about 4 GB)")
+    parser.add_argument(
+        "--to", type=Path, default=None, help="folder for weights and provenance.json (default: where the suite loads them)"
+    )
+    parser.add_argument("--steps", action="append", default=[], metavar="STAGE=N", help=f"other lengths; defaults {DEFAULT_STEPS}")
+    parser.add_argument("--pictures", type=int, default=NUM_PICTURES, help="size of the corpus (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=None, help="threads of torch (default: torch's choice)")
+    arguments = parser.parse_args(argv)
+    for stage in arguments.stages:
+        if stage not in STAGES:
+            parser.error(f"unknown stage {stage!r}; known: {', '.join(STAGES)}")
+    steps = dict(DEFAULT_STEPS)
+    for item in arguments.steps:
+        name, _, number = item.partition("=")
+        if name not in steps or not number.isdigit() or int(number) < 1:
+            parser.error(f"--steps {item}: write STAGE=N with a stage of {', '.join(steps)} and N >= 1")
+        steps[name] = int(number)
+    arguments.steps = steps
+    arguments.stages = [stage for stage in STAGES if not arguments.stages or stage in arguments.stages]
+    return arguments
+
+
+class Pretraining:
+    """The stages over one work folder; each method is one stage."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        import torch
+
+        from ablations.pretraining.data import build_corpus
+        from lightning_modules.backbones import TINY, build_tiny_networks
+
+        if arguments.threads:
+            torch.set_num_threads(arguments.threads)
+        self.work, self.seed, self.steps = arguments.work, arguments.seed, arguments.steps
+        self.target = arguments.to or TINY
+        self.target.mkdir(parents=True, exist_ok=True)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.corpus = build_corpus(self.work, arguments.pictures, arguments.seed)
+        torch.manual_seed(arguments.seed)
+        if "vocabularies" in arguments.stages:
+            self.vocabularies()
+        self.networks, self.tokenize, self.t5_tokenizer, self.scheduler = build_tiny_networks()
+
+    def vocabularies(self) -> None:
+        from ablations.pretraining.vocabularies import build_t5_vocabulary, train_clip_merges
+        from lightning_modules.backbones import TINY
+
+        texts = [caption.text for caption in self.corpus.captions[:20_000]]
+        sizes = {
+            "clip": train_clip_merges(texts, TINY / "clip_merges.txt.gz"),
+            "t5": build_t5_vocabulary(texts, TINY / "t5_tokenizer.json"),
+        }
+        self.record("vocabularies", {}, sizes)
+
+    def vae(self) -> None:
+        """First with 8 latent channels on every picture, then widened to 16 with most batches sharp."""
+        from diffusers import AutoencoderKL
+
+        from ablations.pretraining.loop import Schedule
+        from ablations.pretraining.vae import train_vae, vae_quality, widen
+
+        vae = self.networks["vae"]
+        narrow = AutoencoderKL.from_config({**vae.config, "latent_channels": 8})
+        first = train_vae(
+            narrow,
+            self.corpus,
+            Schedule(self.steps["vae_narrow"], 2e-3, 200, ema_decay=0.995),
+            self.work / "vae_narrow",
+            self.device,
+            self.seed,
+            batch=32,
+            crisp_share=0.0,
+        )
+        widen(vae, narrow.cpu().state_dict())
+        summary = train_vae(
+            vae, self.corpus, Schedule(self.steps["vae"], 1.2e-3, 60, ema_decay=0.995), self.work / "vae", self.device, self.seed + 1
+        )
+        self.finish("vae", summary | {"narrow": first}, vae_quality(vae, self.device))
+
+    def open_clip(self) -> None:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        from ablations.pretraining.clip import clip_quality, train_clip
+        from ablations.pretraining.loop import Schedule
+
+        model = self.networks["open_clip"]
+        # On a CPU the fused attention's backward pass is the slowest part of the step at these sizes.
+        backends = (
+            [SDPBackend.MATH]
+            if self.device.type == "cpu"
+            else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        )
+        with sdpa_kernel(backends):
+            summary = train_clip(
+                model, self.tokenize, self.corpus, Schedule(self.steps["open_clip"], 1e-3, 200), self.work, self.device, self.seed
+            )
+        self.finish("open_clip", summary, clip_quality(model, self.tokenize, self.device))
+
+    def t5(self) -> None:
+        from ablations.pretraining.loop import Schedule
+        from ablations.pretraining.t5 import t5_quality, train_t5
+
+        model = self.networks["t5"]
+        summary = train_t5(
+            model, self.t5_tokenizer, Schedule(self.steps["t5"], 2e-3, 200, log_every=100), self.work, self.device, self.seed
+        )
+        self.finish("t5", summary, t5_quality(model, self.t5_tokenizer, self.device))
+
+    def oracle(self) -> None:
+        from safetensors.torch import save_file
+
+        from ablations.metrics.word_oracle import WEIGHTS, WordOracle
+        from ablations.pretraining.loop import Schedule
+        from ablations.pretraining.oracle import oracle_quality, train_oracle
+
+        self.load("vae")
+        oracle = WordOracle()
+        summary = train_oracle(oracle, self.corpus, Schedule(self.steps["oracle"], 2e-3, 100), self.work, self.device, self.seed)
+        quality = oracle_quality(oracle, self.networks["vae"], self.device)
+        path = WEIGHTS if self.target == self._home() else self.target / WEIGHTS.name
+        save_file({name: value.half() if value.is_floating_point() else value for name, value in oracle.cpu().state_dict().items()}, path)
+        self.record("oracle", summary, quality)
+
+    def unet(self) -> None:
+        from ablations.pretraining.diffusion import encode_corpus, train_unet
+        from ablations.pretraining.loop import Schedule
+
+        vae, unet = self.load("vae"), self.networks["unet"]
+        mean, _ = encode_corpus(vae, self.corpus, self.work, self.device)
+        vae.register_to_config(scaling_factor=round(1 / mean.float().std().item(), 4))
+        self.write_scaling_factor(vae.config.scaling_factor)
+        schedule = Schedule(self.steps["unet"], 8e-4, 300, decay_share=0.35, ema_decay=0.999)
+        summary = train_unet(
+            unet, vae, self.scheduler, self.load("open_clip"), self.tokenize, self.corpus, schedule, self.work, self.device, self.seed
+        )
+        self.finish("unet", summary, {})
+
+    def evaluate(self) -> None:
+        """The diffusion model's held-out quality, on the weights as they are shipped (half precision)."""
+        from ablations.pretraining.evaluation import diffusion_quality
+        from lightning_modules.backbones import load_tiny_backbones
+
+        self.record("diffusion", {}, diffusion_quality(load_tiny_backbones(self.target).to(self.device), self.work))
+
+    def load(self, part: str):
+        """A network with the weights that its stage left."""
+        from lightning_modules.backbones import load_weights
+
+        network = self.networks[part]
+        load_weights(network, self.target / f"{part}.safetensors")
+        return network.to(self.device).eval()
+
+    def finish(self, part: str, summary: dict, quality: dict) -> None:
+        """Write a stage's weights in half precision and record how it went."""
+        from ablations.pretraining.loop import save_network
+
+        save_network(self.networks[part].cpu(), self.target / f"{part}.safetensors")
+        self.record(part, summary, quality)
+
+    def record(self, stage: str, summary: dict, quality: dict) -> None:
+        """Add a stage to provenance.json and print its quality."""
+        path = self.target / "provenance.json"
+        provenance = json.loads(path.read_text()) if path.exists() else {"made_by": "python -m ablations.pretrain_tiny", "stages": {}}
+        texts = "\n".join(caption.text for caption in self.corpus.captions)
+        provenance["corpus"] = {
+            "pictures": len(self.corpus),
+            "seed": self.seed,
+            "captions_sha256": hashlib.sha256(texts.encode()).hexdigest(),
+        }
+        provenance["stages"][stage] = {
+            "training": summary,
+            "quality": {k: round(v, 5) if isinstance(v, float) and math.isfinite(v) else v for k, v in quality.items()},
+        }
+        path.write_text(json.dumps(provenance, indent=2) + "\n")
+        print(f"{stage}: {json.dumps(provenance['stages'][stage]['quality'])}", flush=True)
+
+    def write_scaling_factor(self, factor: float) -> None:
+        """The VAE's scaling factor belongs to its architecture file, as in every diffusers VAE."""
+        path = self._home() / "configs" / "vae.json"
+        config = json.loads(path.read_text())
+        config["scaling_factor"] = factor
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+    @staticmethod
+    def _home() -> Path:
+        from lightning_modules.backbones import TINY
+
+        return TINY
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stages asked for."""
+    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    from ablations.quiet import quiet_libraries
+
+    quiet_libraries()
+    pretraining = Pretraining(arguments)
+    for stage in arguments.stages:
+        if stage != "vocabularies":
+            print(f"stage {stage}", flush=True)
+            getattr(pretraining, stage)()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The pre-training corpus: captions with their renders, drawn once and kept on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.tiny_world.grammar import Caption, SceneDescription, draw_fine_caption, draw_web_caption, split_of
+from datamodules.tiny_world.renderer import IMAGE_SIZE, render
+
+FINE_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Captions and their pictures; `images` is uint8 (N, 64, 64, 3), memory-mapped."""
+
+    captions: list[Caption]
+    images: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def draw_captions(count: int, seed: int, fine_share: float = FINE_SHARE) -> list[Caption]:
+    """Web captions with a share of fine prompts, none of which is in the validation or test split."""
+    rng = np.random.default_rng([seed, 17])
+    captions: list[Caption] = []
+    while len(captions) < count:
+        if rng.random() < fine_share:
+            caption = draw_fine_caption(rng)
+            if split_of(caption.text) != "train":
+                continue
+        else:
+            caption = draw_web_caption(rng)
+        captions.append(caption)
+    return captions
+
+
+def _render_all(descriptions: list[SceneDescription]) -> np.ndarray:
+    return np.stack([render(description) for description in descriptions])
+
+
+def build_corpus(directory: Path, count: int, seed: int, workers: int = 2) -> Corpus:
+    """Draw and render `count` captions, or open them where an earlier run left them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    captions = draw_captions(count, seed)
+    images_path, key_path = directory / "images.npy", directory / "corpus.json"
+    key = {"count": count, "seed": seed, "last": asdict(captions[-1].description)}
+    if not key_path.exists() or json.loads(key_path.read_text()) != json.loads(json.dumps(key)):
+        aside = directory / "images.partial.npy"
+        images = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=(count, IMAGE_SIZE, IMAGE_SIZE, 3))
+        starts = range(0, count, 2000)
+        with ProcessPoolExecutor(workers) as pool:
+            parts = pool.map(_render_all, [[c.description for c in captions[s : s + 2000]] for s in starts])
+            for start, part in zip(starts, parts, strict=True):
+                images[start : start + len(part)] = part
+                print(f"data: {start + len(part)}/{count} pictures", flush=True)
+        images.flush()
+        os.replace(aside, images_path)
+        key_path.write_text(json.dumps(key))
+    return Corpus(captions, np.load(images_path, mmap_mode="r"))

@@ -1,0 +1,56 @@
+"""`python -m ablations.run key=value ...`: run one cell. `--help` lists every key.
+
+Arguments are checked before anything heavy is imported, so that a mistake shows at once. Exit codes: 0 finished, 2 a
+mistake of the user's, 143 stopped by a signal (it goes on next time), 1 anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from ablations.config import help_text, parse
+from ablations.errors import RunFolderError, UserError, one_line
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the cell that the arguments describe; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    if any(argument in ("--help", "-h", "help") for argument in argv):
+        print(help_text())
+        return 0
+    try:
+        config = parse(argv)
+    except UserError as error:
+        return _complain(error, UserError.exit_code)
+    from ablations.quiet import quiet_libraries
+
+    quiet_libraries()
+    if config.trainer.progress != "none":
+        print("loading libraries (some seconds)", flush=True)
+    from ablations.cell import run_cell
+    from ablations.stopping import Preempted, StopRequest
+
+    stop = StopRequest().install()
+    try:
+        run_cell(config, stop)
+    except (UserError, FileNotFoundError) as error:
+        return _complain(error, UserError.exit_code)
+    except (RunFolderError, FloatingPointError) as error:
+        return _complain(error, 1)
+    except Preempted as preempted:
+        print(f"stopped by a signal ({preempted}); the same command goes on from there", file=sys.stderr)
+        return preempted.exit_code
+    finally:
+        stop.restore()
+    return 0
+
+
+def _complain(error: BaseException, code: int) -> int:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

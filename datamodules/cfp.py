@@ -1,0 +1,357 @@
+"""CFPDataModule: records in, batches out.
+
+Reads a source, leaves bad records out and says so, caches the frozen features that the run needs, and gives batches that are
+functions of (seed, batch number) alone. See `datamodules.batches` for a batch's content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.batches import (
+    BankPlan,
+    BatchAssembler,
+    ImagesInOrder,
+    KeyedBatchSampler,
+    RecordTable,
+    TrainingBatches,
+    ValidationBatches,
+    as_it_is,
+    stack_images,
+)
+from datamodules.captions import clean_caption
+from datamodules.feature_cache import FeatureCache, FeatureEncoder, open_or_build
+from datamodules.images import PREPROCESSING, ImageChecker, content_digest
+from datamodules.manifest import Manifest
+from datamodules.progress import track
+from datamodules.readers import ReadTable, read_table, read_tiny_world
+from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_index, prefix_share
+from datamodules.splits import split_table
+
+TINY_WORLD = "tiny"
+SPLITS = ("train", "validation", "test")
+_TINY_NUM_TRAIN = 8192
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A source as read and checked; positions are int64 indexes into `records`."""
+
+    records: list[CFPRecord]
+    train: np.ndarray
+    validation: np.ndarray
+    distinct: dict[str, np.ndarray]
+    content_digests: list[str]
+    manifest: Manifest
+
+
+class CFPDataModule(LightningDataModule):
+    """Coarse-fine prompt data for training and evaluation.
+
+    `source` is "tiny" (the tiny world) or the path of a CSV table (layouts: `datamodules.readers`); `images` the folder of a table's
+    pictures. `encoders` are the frozen networks whose features the run needs: none of them, and no picture, is touched if the
+    list is empty; with `cache=False` batches carry the pictures instead. `tokenize_clip` maps texts to int64 (B, 77),
+    `tokenize_t5` to lists of ids with the end-of-text token, `count_tokens` a text to its number of tokens without start and
+    end. `batch_size` counts records over all devices. `num_train` None takes every training record of a table, 8192 of the
+    tiny world. Raises ValueError or FileNotFoundError, one line each, for what a user can set right.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str | Path = TINY_WORLD,
+        images: str | Path | None = None,
+        seed: int,
+        tokenize_clip: Callable[[list[str]], Tensor],
+        tokenize_t5: Callable[[list[str]], list[list[int]]],
+        t5_pad_id: int,
+        count_tokens: Callable[[str], int],
+        encoders: Sequence[FeatureEncoder] = (),
+        cache: bool = True,
+        cache_dir: str | Path | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        random_flip: bool = True,
+        clean_captions: bool = False,
+        image_size: int = 64,
+        clip_bank: int = 0,
+        hard_negatives: bool = False,
+        target_len: int | None = None,
+        max_bad_fraction: float = 0.01,
+        manifest_path: str | Path | None = None,
+        num_train: int | None = None,
+        num_validation: int = 256,
+        encode_batch_size: int = 64,
+        full_cache_check: bool = False,
+        say: Callable[[str], None] = print,
+    ):
+        super().__init__()
+        self.is_tiny_world = str(source) == TINY_WORLD
+        self.source = str(source) if self.is_tiny_world else Path(source)
+        self.images = Path(images) if images is not None else None
+        self.seed = seed
+        self.encoders = list(encoders)
+        self.cache = cache
+        self.cache_dir = Path(cache_dir) if cache_dir is not None else None
+        self.batch_size, self.num_workers, self.random_flip, self.image_size = batch_size, num_workers, random_flip, image_size
+        self.max_bad_fraction = max_bad_fraction
+        self.manifest_path = Path(manifest_path) if manifest_path is not None else None
+        self.num_train, self.num_validation = num_train, num_validation
+        self.encode_batch_size, self.full_cache_check = encode_batch_size, full_cache_check
+        self.rank, self.world_size = 0, 1
+        self._tokenize_clip, self._tokenize_t5, self._t5_pad_id, self._count_tokens = tokenize_clip, tokenize_t5, t5_pad_id, count_tokens
+        self._clean = clean_caption if clean_captions else None
+        self._target_len = target_len
+        self._say = say
+        self._start_batch: int | None = None
+        self._loaded: _Loaded | None = None
+        self._assembler: BatchAssembler | None = None
+        uses_bank = clip_bank > 0 and any(encoder.name == "image_vectors" for encoder in self.encoders)
+        self._bank = BankPlan(clip_bank if uses_bank else 0, hard_negatives)
+        self._check_settings(hard_negatives and uses_bank)
+
+    def _check_settings(self, hard_negatives: bool) -> None:
+        for name, value, least in (
+            ("seed", self.seed, 0),
+            ("train.batch_size", self.batch_size, 1),
+            ("data.num_workers", self.num_workers, 0),
+            ("data.num_validation", self.num_validation, 0),
+            ("data.num_train", self.num_train, 1),
+            ("train.target_len", self._target_len, 1),
+            ("data.image_size", self.image_size, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value} must be at least {least}")
+        if self.encoders and self.cache and self.cache_dir is None:
+            raise ValueError("data.cache=true needs a folder: set data.cache_dir")
+        if self._bank.size and not self.cache:
+            raise ValueError(f"loss.clip_bank={self._bank.size} is drawn from the feature cache: set data.cache=true or loss.clip_bank=0")
+        if hard_negatives and not self.is_tiny_world:
+            raise ValueError(f"loss.hard_negatives=true needs subject labels, which only the tiny world has, not {self.source}")
+
+    # -- what is in the data ------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check the source; for fitting and validation, make the feature cache ready too."""
+        self._load()
+        if stage in (None, "fit", "validate"):
+            self._assemble()
+
+    @property
+    def records(self) -> list[CFPRecord]:
+        """Every usable record: training and validation."""
+        return self._load().records
+
+    @property
+    def train_records(self) -> list[CFPRecord]:
+        return [self.records[position] for position in self._load().train]
+
+    @property
+    def validation_records(self) -> list[CFPRecord]:
+        return [self.records[position] for position in self._load().validation]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._load().manifest
+
+    @property
+    def digest(self) -> str:
+        """Digest of what is trained and validated on: ids, prompts, pictures and their split; 64 hex digits."""
+        loaded = self._load()
+        digest = hashlib.sha256()
+        for name, positions in (("train", loaded.train), ("validation", loaded.validation)):
+            for position in positions:
+                record = loaded.records[position]
+                entry = [name, record.id, record.fine_prompt, record.coarse_prompts, loaded.content_digests[position]]
+                digest.update(json.dumps(entry).encode())
+        return digest.hexdigest()
+
+    @property
+    def prefix_share(self) -> float:
+        """Share of coarse prompts that are prefixes of their fine prompt, over the training records."""
+        return prefix_share(self.train_records)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Global batches in an epoch; an incomplete last one is dropped (other records are, in every epoch)."""
+        num_train = len(self._load().train)
+        if num_train < self.batch_size:
+            raise ValueError(f"train.batch_size={self.batch_size} needs as many training records; {self.source} gives {num_train}")
+        if self._bank.size and num_train < self._bank.size + self.batch_size:
+            raise ValueError(
+                f"loss.clip_bank={self._bank.size} and train.batch_size={self.batch_size} need {self._bank.size + self.batch_size} "
+                f"training records; {self.source} gives {num_train}: raise data.num_train or lower loss.clip_bank"
+            )
+        return num_train // self.batch_size
+
+    def eval_prompts(self, split: str, count: int, coarse_length: str | int = "middle") -> list[EvalPrompt]:
+        """The first `count` evaluation prompts of a split: distinct fine prompts, the same for every seed.
+
+        The tiny world draws them from its own split. A table has one held-out set, which "validation" and "test" both name.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; it may be {', '.join(SPLITS)}")
+        length = coarse_length_index(coarse_length)
+        if self.is_tiny_world:
+            records = read_tiny_world(split, count, self._count_tokens, self._clean)
+            ids: Iterable[int] = range(count)
+        else:
+            loaded = self._load()
+            positions = loaded.distinct["train" if split == "train" else "validation"]
+            if count > len(positions):
+                raise ValueError(
+                    f"{count} evaluation prompts asked for, {self.source} has {len(positions)} distinct fine prompts in {split!r}: "
+                    "raise data.num_validation or lower the number of prompts"
+                )
+            records = [loaded.records[position] for position in positions[:count]]
+            ids = [record.id for record in records]
+        return [EvalPrompt(i, r.coarse_prompt(length), r.fine_prompt, r.scene) for i, r in zip(ids, records, strict=True)]
+
+    def _load(self) -> _Loaded:
+        if self._loaded is None:
+            self._loaded = self._load_tiny_world() if self.is_tiny_world else self._load_table()
+            self._say(self._loaded.manifest.summary())
+            self._say(f"data: {self.prefix_share:.1%} of the coarse prompts are prefixes of their fine prompt")
+        return self._loaded
+
+    def _load_tiny_world(self) -> _Loaded:
+        num_train = _TINY_NUM_TRAIN if self.num_train is None else self.num_train
+        records = read_tiny_world("train", num_train, self._count_tokens, self._clean)
+        records += read_tiny_world("validation", self.num_validation, self._count_tokens, self._clean)
+        manifest = self._write_manifest(Manifest(TINY_WORLD, "tiny world", len(records)))
+        train, validation = np.arange(num_train), np.arange(num_train, len(records))
+        return _Loaded(records, train, validation, {}, [content_digest(record, {}) for record in records], manifest)
+
+    def _load_table(self) -> _Loaded:
+        table = read_table(self.source, self.images, self._count_tokens, self._clean)
+        if table.total == 0:
+            raise ValueError(f"{self.source} has a header and no rows")
+        if self.encoders and table.records and not table.any_image:
+            looked = self.images if self.images is not None else f"{self.source.parent} and its folder images"
+            raise FileNotFoundError(
+                f"none of the images of {self.source} is there (looked in {looked}): set data.images to their folder, "
+                "or train without the terms that need them (use_mse=false use_clip=false)"
+            )
+        # Pictures are checked wherever they are, needed or not: else arms with and without image terms would train on different records.
+        records, bad, digests = self._check_images(table) if table.any_image else (table.records, table.bad, {})
+        manifest = self._write_manifest(Manifest(str(self.source), table.layout, table.total, tuple(sorted(bad, key=lambda b: b.id))))
+        split = split_table(records, self.num_validation, self.num_train)
+        contents = [content_digest(record, digests) for record in records]
+        return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest)
+
+    def _check_images(self, table: ReadTable) -> tuple[list[CFPRecord], list[BadRecord], dict[Path, str]]:
+        ledger = None
+        if self.cache_dir is not None:
+            ledger = self.cache_dir / f"images-{hashlib.sha256(str(Path(self.source).resolve()).encode()).hexdigest()[:16]}.json"
+        found = ImageChecker(ledger, self._say).check([record.image for record in table.records if record.image is not None])
+        records, bad = [], list(table.bad)
+        for record in table.records:
+            if record.image is None:
+                name = record.metadata.get("image_path", record.metadata.get("image", ""))
+                bad.append(BadRecord(record.id, 0, "missing_image", f"no image {name!r}" if name else "no image is named"))
+            elif found[record.image][0]:
+                bad.append(BadRecord(record.id, 0, "corrupt_image", f"{record.image.name}: {found[record.image][0]}"))
+            else:
+                records.append(record)
+        return records, bad, {path: digest for path, (_, digest) in found.items() if digest}
+
+    def _write_manifest(self, manifest: Manifest) -> Manifest:
+        if self.manifest_path is not None:
+            manifest.write(self.manifest_path)
+        manifest.enforce(self.max_bad_fraction, self.manifest_path)
+        return manifest
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+
+    @property
+    def start_batch(self) -> int:
+        """The global batch that training starts with: set by hand, or the trainer's steps times its accumulation."""
+        if self._start_batch is not None:
+            return self._start_batch
+        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer is not None else 0
+
+    @start_batch.setter
+    def start_batch(self, number: int | None) -> None:
+        self._start_batch = number
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches without end from `start_batch` on; the loader has no length."""
+        assert self.batches_per_epoch
+        rank, world_size = self._rank_and_world_size()
+        if self.batch_size % world_size:
+            raise ValueError(f"train.batch_size={self.batch_size} cannot be shared by {world_size} devices: take a multiple")
+        assembler, train = self._assemble(), self._load().train
+        batches = TrainingBatches(assembler, train, self.seed, self.batch_size, self.random_flip, self._bank, rank, world_size)
+        return self._loader(batches, KeyedBatchSampler(lambda: self.start_batch), self.num_workers)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """The validation records once, the same batches in every epoch and for every seed; empty without such records."""
+        assert self.batches_per_epoch
+        validation = self._load().validation
+        if not len(validation):
+            return []
+        rank, world_size = self._rank_and_world_size()
+        if len(validation) // -(-len(validation) // self.batch_size) < world_size:
+            raise ValueError(f"data.num_validation={len(validation)} gives batches too small for {world_size} devices")
+        batches = ValidationBatches(self._assemble(), validation, self.batch_size, self._bank, self._load().train, rank, world_size)
+        return self._loader(batches, range(len(batches)), 0 if self.cache else self.num_workers)
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return self.rank, self.world_size
+        if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            raise ValueError("batches are shared out by the data module itself: use Trainer(use_distributed_sampler=False)")
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loader(self, batches, sampler, num_workers: int) -> DataLoader:
+        # A generator of its own: without one, every iterator would take a number from the global random state.
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=as_it_is,
+            generator=torch.Generator().manual_seed(self.seed),
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=num_workers > 0,
+        )
+
+    def _assemble(self) -> BatchAssembler:
+        if self._assembler is None:
+            records = self.records
+            caches = self._open_caches() if self.encoders and self.cache else []
+            table = RecordTable(records, self._tokenize_clip, self._tokenize_t5, self._t5_pad_id, self._target_len)
+            self._assembler = BatchAssembler(table, caches, self.image_size if self.encoders and not self.cache else None)
+        return self._assembler
+
+    def _open_caches(self) -> list[FeatureCache]:
+        loaded = self._load()
+        content = json.dumps([PREPROCESSING, [record.id for record in loaded.records], loaded.content_digests])
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        folder, pictures = self.cache_dir / "features", (len(loaded.records), digest, self.image_size, self.random_flip)
+        caches = [FeatureCache(folder, encoder.name, encoder.digest, encoder.shapes(), *pictures) for encoder in self.encoders]
+
+        def image_batches() -> DataLoader:
+            return DataLoader(
+                ImagesInOrder(loaded.records, self.image_size),
+                self.encode_batch_size,
+                num_workers=self.num_workers,
+                collate_fn=stack_images,
+                generator=torch.Generator().manual_seed(0),
+            )
+
+        def show(batches: Iterable[Tensor], total: int, what: str) -> Iterable[Tensor]:
+            return track(batches, total, what, self._say, len)
+
+        open_or_build(caches, self.encoders, image_batches, show, self._say, self.full_cache_check)
+        return caches
