@@ -1,0 +1,105 @@
+"""Frozen features of pictures, in the form in which a cache can keep them: VAE posteriors and OpenCLIP vectors.
+
+Shapes in this file: B = pictures, K = vectors of a picture, E = width of OpenCLIP's joint space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_modules.text_to_image import TextToImage
+
+
+def digest_of(parts: Iterable[object], *modules: nn.Module) -> str:
+    """A hexadecimal SHA-256 of settings and weights, 16 digits: equal in every process, wherever the weights lie."""
+    sha = hashlib.sha256(repr(tuple(parts)).encode())
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
+def _full_precision(device: torch.device) -> torch.autocast:
+    """Switches mixed precision off: features encoded within a training step equal those that a cache was filled with."""
+    return torch.autocast(device.type, enabled=False)
+
+
+class LatentEncoder:
+    """The VAE posterior's mean and log-variance of pictures, never a sample and never scaled."""
+
+    name = "latents"
+
+    def __init__(self, text_to_image: TextToImage):
+        self._model = text_to_image
+        self.digest = digest_of(("latents", "float32", text_to_image.image_size), text_to_image.vae)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        size = self._model.unet.config.sample_size
+        shape = (self._model.vae.config.latent_channels, size, size)
+        return {"latent_mean": shape, "latent_logvar": shape}
+
+    @torch.no_grad()
+    def encode(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        device = self._model.device
+        with _full_precision(device):
+            mean, logvar = self._model.encode(images_BCHW.to(device))
+        return {"latent_mean": mean.float(), "latent_logvar": logvar.float()}
+
+
+class ImageVectorEncoder:
+    """OpenCLIP's picture of an image as K vectors in the joint space, and its own pooled feature.
+
+    The class token and the patch tokens after the tower's final norm and projection; the patch tokens are average-pooled to
+    `grid` x `grid`, so K = 1 + grid^2. Reconstructed: the paper does not say what AFE reads. Pictures come in [-1, 1].
+    """
+
+    name = "image_vectors"
+
+    def __init__(self, clip_model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], grid: int):
+        self._visual = clip_model.visual.eval().requires_grad_(False)
+        self._grid = grid
+        self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        side = self._visual.image_size
+        self._size = (side, side) if isinstance(side, int) else tuple(side)
+        tokens = self._visual.grid_size[0]
+        if grid > tokens:
+            raise ValueError(f"afe.grid is {grid}, but the image tower has only {tokens} x {tokens} patches")
+        self.digest = digest_of(("image_vectors", "float32", grid, mean, std, self._size), self._visual)
+
+    @property
+    def width(self) -> int:
+        """E."""
+        return self._visual.output_dim
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"image_vectors": (1 + self._grid**2, self.width), "image_pooled": (self.width,)}
+
+    def preprocess(self, images_BCHW: Tensor) -> Tensor:
+        """From [-1, 1] at any size to what the image tower reads."""
+        device = next(self._visual.parameters()).device
+        pixels = (images_BCHW.to(device) + 1) / 2
+        if pixels.shape[-2:] != self._size:
+            pixels = F.interpolate(pixels, self._size, mode="bicubic", antialias=True).clamp(0, 1)
+        return (pixels - self._mean.to(device)) / self._std.to(device)
+
+    @torch.no_grad()
+    def encode(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        with _full_precision(next(self._visual.parameters()).device):
+            return self._encode(self.preprocess(images_BCHW))
+
+    def _encode(self, pixels_BCHW: Tensor) -> dict[str, Tensor]:
+        output = self._visual.forward_intermediates(
+            pixels_BCHW, indices=1, output_fmt="NLC", normalize_intermediates=True, output_extra_tokens=True
+        )
+        (patches_BPW,), (class_B1W,) = output["image_intermediates"], output["image_intermediates_prefix"]
+        side = self._visual.grid_size[0]
+        grid_BWPP = patches_BPW.transpose(1, 2).unflatten(2, (side, side))
+        pooled_BKW = F.adaptive_avg_pool2d(grid_BWPP, self._grid).flatten(2).transpose(1, 2)
+        vectors_BKE = torch.cat([class_B1W, pooled_BKW], dim=1) @ self._visual.proj
+        return {"image_vectors": vectors_BKE.float(), "image_pooled": output["image_features"].float()}

@@ -1,0 +1,308 @@
+"""The prompt refiner and its training: E_T, A and N are trained through a frozen UNet, a frozen T5 and frozen image features.
+
+Shapes in this file: B = batch, N = bank size, S = text positions, D = text width, H = T5's width, E = joint-space width,
+K = feature vectors of an image, T = target tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_modules.adaptive_features import AdaptiveFeatureExtraction
+from lightning_modules.backbones import Backbones
+from lightning_modules.domain_adapter import DomainAdapter
+from lightning_modules.losses import ClipContrastiveLoss, DiffusionNoiseLoss, FeatureMatchingLoss, TextConversionLoss
+from lightning_modules.text_decoder import WrittenText
+from lightning_modules.text_encoder import FineGrainedTextEncoder, TextFeatures
+
+_NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Which terms are on and what they weigh. The weight of L_text is the authors'; those of L_clip and L_feature are not published."""
+
+    use_mse: bool = True
+    use_text: bool = True
+    use_clip: bool = True
+    use_afe: bool = True
+    use_feature: bool = False
+    mse_weight: float = 1.0
+    text_weight: float = 0.1
+    clip_weight: float = 0.1
+    feature_weight: float = 1.0
+    clip_scale: float | None = 10.0
+    afe_hidden: int = 64
+    afe_temperature: float = 1.0
+    afe_grid: int = 4
+
+    def __post_init__(self) -> None:
+        if not (self.use_mse or self.use_text or self.use_clip or self.use_feature):
+            raise ValueError("at least one of use_mse, use_text, use_clip and use_feature must be on")
+        if self.use_afe and not self.use_clip:
+            raise ValueError("use_afe=true needs use_clip=true: AFE acts only through L_clip")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with linear warm-up and a constant rate, as the authors train."""
+
+    learning_rate: float = 5e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-2
+    eps: float = 1e-8
+    warmup_steps: int = 1000
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """How prompts are written. `mode="extend"` is strategy 1 (prompt_len new tokens a round), "rewrite" strategy 2.
+
+    `extend_by="prime"` lets the decoder continue the prompt's own tokens; "append" writes unprimed and appends.
+    """
+
+    prompt_len: int = 6
+    mode: Literal["extend", "rewrite"] = "extend"
+    extend_by: Literal["prime", "append"] = "prime"
+    rounds: int = 1
+    max_new_tokens: int = 50
+    top_p: float = 0.95
+    top_k: int = 50
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """One candidate: the refined prompt, how many tokens were written, and whether it ends within a word."""
+
+    text: str
+    num_new_tokens: int
+    truncated: bool
+    rounds: tuple[str, ...] = field(default=())
+
+
+class PromptRefinerModule(pl.LightningModule):
+    """E_T -> A -> D_E and the losses that train it, each behind its switch; a term that is off is not computed at all.
+
+    Trained: `text_encoder`, `adapter` and, with AFE, `afe`. The backbones are frozen and are no submodules: they are in no
+    checkpoint, optimiser or DDP bucket. All randomness of a step is keyed by (seed, epoch, record id) out of the batch.
+    """
+
+    def __init__(self, backbones: Backbones, losses: LossSettings, optimizer: OptimizerSettings, seed: int):
+        super().__init__()
+        self.backbones = backbones
+        self.losses = losses
+        self.optimizer_settings = optimizer
+        self.seed = seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.text_encoder = FineGrainedTextEncoder(backbones.clip_model).requires_grad_(True)
+            self.adapter = DomainAdapter(self.text_encoder.width, backbones.decoder.width)
+            self.afe = (
+                AdaptiveFeatureExtraction(backbones.joint_width, losses.afe_hidden, losses.afe_temperature) if losses.use_afe else None
+            )
+        self.noise_loss = DiffusionNoiseLoss() if losses.use_mse else None
+        self.text_loss = TextConversionLoss() if losses.use_text else None
+        scale = float(backbones.clip_model.logit_scale.exp()) if losses.clip_scale is None else losses.clip_scale
+        self.clip_loss = ClipContrastiveLoss(scale) if losses.use_clip else None
+        self.feature_loss = FeatureMatchingLoss() if losses.use_feature else None
+        self._latent_encoder = backbones.latent_encoder() if losses.use_mse else None
+        self._image_encoder = backbones.image_vector_encoder(losses.afe_grid) if losses.use_clip else None
+
+    @property
+    def feature_encoders(self) -> list:
+        """The encoders of the frozen picture features that this arm's losses read; the data module caches them."""
+        return [encoder for encoder in (self._latent_encoder, self._image_encoder) if encoder is not None]
+
+    def on_fit_start(self) -> None:
+        self.backbones.to(self.device)
+
+    def training_step(self, batch: dict, batch_index: int = 0) -> Tensor:
+        terms, watched = self.compute_terms(batch)
+        for name, value in terms.items():
+            if not torch.isfinite(value):
+                raise FloatingPointError(f"loss term {name} is {value.item()} at step {self.global_step}: training stops before the update")
+        total = self.total_loss(terms)
+        if self._trainer is not None:
+            values = {f"train/{name}": value.detach() for name, value in {"loss": total, **terms, **watched}.items()}
+            self.log_dict(values, batch_size=len(batch["ids_B"]))
+        return total
+
+    def total_loss(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms that are on."""
+        weights = {
+            "l_mse": self.losses.mse_weight,
+            "l_text": self.losses.text_weight,
+            "l_clip": self.losses.clip_weight,
+            "l_feature": self.losses.feature_weight,
+        }
+        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+
+    def compute_terms(self, batch: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The unweighted terms that are on (l_mse, l_text, l_clip, l_feature) and figures to watch, all scalars."""
+        features = self.text_encoder(batch["text_tokens_BS"])
+        terms: dict[str, Tensor] = {}
+        watched: dict[str, Tensor] = {}
+        if self.noise_loss is not None:
+            terms["l_mse"] = self._noise_term(batch, features)
+        if self.text_loss is not None:
+            labels_BT = batch["target_tokens_BT"].masked_fill(~batch["target_mask_BT"], -100)
+            terms["l_text"] = self.text_loss(self.backbones.decoder.logits(self.adapter(features.states_BSD), labels_BT), labels_BT)
+        if self.clip_loss is not None:
+            terms["l_clip"], clip_watched = self._clip_term(batch, features)
+            watched |= clip_watched
+        if self.feature_loss is not None:
+            with torch.no_grad():
+                fine_tokens_BS = self.backbones.tokenize(batch["fine_prompts"]).to(self.device)
+                fine_BE = self.backbones.text_encoder(fine_tokens_BS).pooled_BE
+            terms["l_feature"] = self.feature_loss(features.pooled_BE, fine_BE)
+        return terms, watched
+
+    def _noise_term(self, batch: dict, features: TextFeatures) -> Tensor:
+        model = self.backbones.text_to_image
+        if "latent_mean_BCHW" in batch:
+            mean_BCHW, logvar_BCHW = batch["latent_mean_BCHW"], batch["latent_logvar_BCHW"]
+        else:
+            mean_BCHW, logvar_BCHW = self._latent_encoder.encode(batch["images_BCHW"]).values()
+        keys = batch["draw_seeds"].tolist()
+        shape = tuple(mean_BCHW.shape[1:])
+        latents_BCHW = model.sample_latents(mean_BCHW, logvar_BCHW, self._normal(keys, shape, _POSTERIOR_TAG))
+        noise_BCHW = self._normal(keys, shape, _NOISE_TAG)
+        timesteps = [np.random.default_rng([self.seed, *key, _TIMESTEP_TAG]).integers(model.num_timesteps) for key in keys]
+        timesteps_B = torch.tensor(np.array(timesteps), device=self.device)
+        return self.noise_loss(*model.predict(latents_BCHW, noise_BCHW, timesteps_B, features.states_BSD))
+
+    def _normal(self, keys: Sequence[Sequence[int]], shape: tuple[int, ...], tag: int) -> Tensor:
+        """Standard normal draws (B, *shape), row i keyed by (seed, *keys[i], tag)."""
+        rows = [np.random.default_rng([self.seed, *key, tag]).standard_normal(shape, dtype=np.float32) for key in keys]
+        return torch.from_numpy(np.stack(rows)).to(self.device)
+
+    def _clip_term(self, batch: dict, features: TextFeatures) -> tuple[Tensor, dict[str, Tensor]]:
+        if "image_pooled_BE" in batch:
+            vectors_BKE, pooled_BE = batch["image_vectors_BKE"], batch["image_pooled_BE"]
+        else:
+            vectors_BKE, pooled_BE = self._image_encoder.encode(batch["images_BCHW"]).values()
+        watched: dict[str, Tensor] = {}
+
+        def represent(vectors_BKE: Tensor, pooled_BE: Tensor, watch: bool) -> Tensor:
+            if self.afe is None:
+                return pooled_BE
+            adaptive = self.afe(vectors_BKE)
+            if watch:
+                watched.update(afe_entropy=adaptive.entropy(), afe_class_token_mass=adaptive.class_token_mass())
+            return adaptive.representation_BE
+
+        images_BE = represent(vectors_BKE, pooled_BE, True)
+        text_BE, groups_B = features.pooled_BE, batch["coarse_groups_B"]
+        if self._trainer is not None and self.trainer.world_size > 1:
+            # Negatives come from all devices, and the gradient goes back to where each came from.
+            text_BE = self.all_gather(text_BE, sync_grads=True).flatten(0, 1)
+            images_BE = self.all_gather(images_BE, sync_grads=True).flatten(0, 1)
+            groups_B = self.all_gather(groups_B).flatten()
+        bank_NE = represent(batch["bank_vectors_NKE"], batch["bank_pooled_NE"], False) if "bank_vectors_NKE" in batch else None
+        loss, watched["clip_accuracy"] = self.clip_loss(text_BE, images_BE, groups_B, bank_NE, batch.get("bank_groups_N"))
+        return loss, watched
+
+    def configure_optimizers(self):
+        settings = self.optimizer_settings
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, settings.warmup_steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Lightning accepts a state with missing keys silently where loading is not strict: compare the key sets here."""
+        found, wanted = set(checkpoint["state_dict"]), set(self.state_dict())
+        if found != wanted:
+            raise ValueError(f"the checkpoint does not fit this arm: missing {sorted(wanted - found)}, unexpected {sorted(found - wanted)}")
+
+    @torch.no_grad()
+    def refine(
+        self,
+        prompts: Sequence[str],
+        prompt_seeds: Sequence[Sequence[int]],
+        settings: RefineSettings,
+        read_instead: Sequence[str] | None = None,
+    ) -> list[Refinement]:
+        """One refinement a prompt; row i draws its tokens from (*prompt_seeds[i], round) alone.
+
+        `read_instead` gives E_T other texts, in every round, than the decoder continues: the control "shuffled encoder input".
+        Raises ValueError unless there are as many seeds, and texts to read instead, as prompts.
+        """
+        if read_instead is not None and len(read_instead) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(read_instead)} texts to read instead")
+
+        def read(texts: list[str]) -> tuple[Tensor, None]:
+            tokens_BS = self.backbones.tokenize(texts if read_instead is None else list(read_instead))
+            return self.adapter(self.text_encoder(tokens_BS.to(self.device)).states_BSD), None
+
+        was_training = self.training
+        self.eval()
+        try:
+            return self._write_rounds(prompts, prompt_seeds, settings, read)
+        finally:
+            self.train(was_training)
+
+    @torch.no_grad()
+    def refine_by_decoder_alone(
+        self, prompts: Sequence[str], prompt_seeds: Sequence[Sequence[int]], settings: RefineSettings
+    ) -> list[Refinement]:
+        """The control "T5 alone": T5's encoder reads the coarse text itself; nothing that was trained takes part."""
+        return self._write_rounds(prompts, prompt_seeds, settings, self.backbones.decoder.embed)
+
+    def _write_rounds(
+        self,
+        prompts: Sequence[str],
+        prompt_seeds: Sequence[Sequence[int]],
+        settings: RefineSettings,
+        read: Callable[[list[str]], tuple[Tensor, Tensor | None]],
+    ) -> list[Refinement]:
+        """All rounds; `read` gives T5's encoder input (B, S, H) for the current texts, and its mask or None."""
+        if len(prompts) != len(prompt_seeds):
+            raise ValueError(f"{len(prompts)} prompts but {len(prompt_seeds)} prompt seeds")
+        if not prompts:
+            return []
+        rows = [Refinement(text, 0, False) for text in prompts]
+        for number in range(settings.rounds if settings.mode == "extend" else 1):
+            texts = [row.text for row in rows]
+            new = self._write_round(texts, *read(texts), [(*seed, number) for seed in prompt_seeds], settings)
+            rows = [_extended(row, written, settings) for row, written in zip(rows, new, strict=True)]
+        return rows
+
+    def _write_round(
+        self, texts: list[str], inputs_BSH: Tensor, mask_BS: Tensor | None, keys: list[tuple[int, ...]], settings: RefineSettings
+    ) -> list[WrittenText]:
+        extend = settings.mode == "extend"
+        return self.backbones.decoder.write(
+            inputs_BSH,
+            keys,
+            max_new_tokens=settings.prompt_len if extend else settings.max_new_tokens,
+            exact_length=extend,
+            primers=texts if extend and settings.extend_by == "prime" else None,
+            mask_BS=mask_BS,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+        )
+
+
+def _extended(row: Refinement, written: WrittenText, settings: RefineSettings) -> Refinement:
+    text = _joined(row.text, written.text, settings)
+    return Refinement(text, row.num_new_tokens + written.num_tokens, written.truncated, (*row.rounds, text))
+
+
+def _joined(prompt: str, written: str, settings: RefineSettings) -> str:
+    """The refined prompt: the user's text verbatim and what was written after it, or, in mode rewrite, what was written alone."""
+    if settings.mode == "rewrite":
+        return written.strip()
+    if settings.extend_by == "append":
+        clause = prompt if not prompt.strip() or prompt.rstrip().endswith(",") else f"{prompt},"
+        return clause + (" " if clause[-1:].strip() else "") + written.lstrip(" ,")
+    # A piece that starts a word brings its space along: not where there is one, or nothing, before it.
+    return prompt + (written if prompt[-1:].strip() else written.lstrip(" "))

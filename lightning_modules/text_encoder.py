@@ -1,0 +1,65 @@
+"""E_T, the fine-grained text encoder: OpenCLIP's text tower, read at two places in one pass.
+
+Shapes in this file: B = batch, S = text positions (77), D = text width, E = width of OpenCLIP's joint space.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class TextFeatures(NamedTuple):
+    """`states_BSD` is what Stable Diffusion's UNet reads, `pooled_BE` the joint-space feature that L_clip reads."""
+
+    states_BSD: Tensor
+    pooled_BE: Tensor
+
+
+class FineGrainedTextEncoder(nn.Module):
+    """E_T: token ids in, Stable Diffusion's text conditioning and OpenCLIP's pooled text feature out.
+
+    The conditioning is the output of the last but one block, normalised by the tower's final layer norm, as in Stable
+    Diffusion 2; the pooled feature is the tower's own: last block, final norm, the end token's position, projection.
+    Built from a *copy* of an OpenCLIP model's text tower, so that training it leaves the model as it was.
+    """
+
+    def __init__(self, clip_model: nn.Module):
+        super().__init__()
+        tower = getattr(clip_model, "text", clip_model)
+        if len(tower.transformer.resblocks) < 2:
+            raise ValueError("the text tower needs at least two blocks: Stable Diffusion reads the last but one")
+        # Part by part: a copy of the whole model would hold its image tower too, if only for a moment.
+        self.token_embedding = copy.deepcopy(tower.token_embedding)
+        self.positional_embedding = copy.deepcopy(tower.positional_embedding)
+        self.transformer = copy.deepcopy(tower.transformer)
+        self.ln_final = copy.deepcopy(tower.ln_final)
+        self.text_projection = copy.deepcopy(tower.text_projection)
+        self.register_buffer("attn_mask", tower.attn_mask.clone(), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """D, the width of the text states."""
+        return self.positional_embedding.shape[1]
+
+    @property
+    def context_length(self) -> int:
+        """S, the number of text positions."""
+        return self.positional_embedding.shape[0]
+
+    def forward(self, tokens_BS: Tensor) -> TextFeatures:
+        """Encode int64 ids padded with 0; the end token is the largest id. S may be shorter than the context length."""
+        length = tokens_BS.shape[1]
+        x_BSD = self.token_embedding(tokens_BS) + self.positional_embedding[:length]
+        last = len(self.transformer.resblocks) - 1
+        x_BSD, (penultimate_BSD,) = self.transformer.forward_intermediates(
+            x_BSD, attn_mask=self.attn_mask[:length, :length], indices=[last - 1]
+        )
+        ends_B = tokens_BS.argmax(dim=-1)
+        pooled_BD = self.ln_final(x_BSD)[torch.arange(len(tokens_BS), device=tokens_BS.device), ends_B]
+        projection = self.text_projection
+        pooled_BE = projection(pooled_BD) if isinstance(projection, nn.Linear) else pooled_BD @ projection
+        return TextFeatures(self.ln_final(penultimate_BSD), pooled_BE)
