@@ -1,0 +1,69 @@
+"""What the tests of the networks share: backbones with the tiny architecture and random weights, and batches for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+PROMPTS = (
+    ("a cat in the snow", "a cat in the snow at noon, oil painting, sharp focus"),
+    ("a red boat", "a red boat in a harbour at sunset, watercolour, highly detailed"),
+    ("a castle", "a castle on a hill at night, pixel art"),
+    ("a robot in the rain", "a robot in the rain, neon light, comic"),
+    ("a green tree", "a green tree in the fog, ink drawing, soft light"),
+    ("a lonely book", "a lonely book, cinematic lighting, sharp focus, beautiful"),
+)
+
+
+@pytest.fixture(scope="session")
+def small_backbones():
+    """The tiny architecture, every weight a function of seed 0: no shipped weights are needed. Frozen: tests must not change it."""
+    from lightning_modules.backbones import random_tiny_backbones
+
+    return random_tiny_backbones(0)
+
+
+@pytest.fixture(scope="session")
+def make_batch(small_backbones) -> Callable[..., dict]:
+    """A batch of records by id (0 to 5) as the data module gives it, with pictures of noise keyed by record id."""
+
+    def images(ids) -> torch.Tensor:
+        pixels = [np.random.default_rng([id_, 7]).uniform(-1, 1, (3, 64, 64)) for id_ in ids]
+        return torch.from_numpy(np.stack(pixels)).float()
+
+    def make(ids=(0, 1, 2, 3), epoch=0, cached=True, bank=(), grid=4) -> dict:
+        backbones = small_backbones
+        targets = backbones.tokenize_t5([PROMPTS[id_][1] for id_ in ids])
+        target_tokens_BT = torch.full((len(ids), max(map(len, targets))), backbones.decoder.tokenizer.pad_token_id)
+        for row, target in zip(target_tokens_BT, targets, strict=True):
+            row[: len(target)] = torch.tensor(target)
+        lengths_B1 = torch.tensor([[len(target)] for target in targets])
+        batch = {
+            "ids_B": torch.tensor(ids),
+            "coarse_prompts": [PROMPTS[id_][0] for id_ in ids],
+            "fine_prompts": [PROMPTS[id_][1] for id_ in ids],
+            "draw_seeds": torch.tensor([[epoch, id_] for id_ in ids]),
+            "text_tokens_BS": backbones.tokenize([PROMPTS[id_][0] for id_ in ids]),
+            "target_tokens_BT": target_tokens_BT,
+            "target_mask_BT": torch.arange(target_tokens_BT.shape[1]) < lengths_B1,
+            "coarse_groups_B": torch.tensor(ids),
+            "subject_groups_B": torch.tensor(ids),
+        }
+        vectors = backbones.image_vector_encoder(grid)
+        if cached:
+            latents = backbones.latent_encoder().encode(images(ids))
+            batch |= {"latent_mean_BCHW": latents["latent_mean"], "latent_logvar_BCHW": latents["latent_logvar"]}
+            features = vectors.encode(images(ids))
+            batch |= {"image_vectors_BKE": features["image_vectors"], "image_pooled_BE": features["image_pooled"]}
+        else:
+            batch["images_BCHW"] = images(ids)
+        if bank:
+            features = vectors.encode(images(bank))
+            batch |= {"bank_vectors_NKE": features["image_vectors"], "bank_pooled_NE": features["image_pooled"]}
+            batch |= {"bank_groups_N": torch.tensor(bank), "bank_subject_groups_N": torch.tensor(bank)}
+        return batch
+
+    return make

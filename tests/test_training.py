@@ -1,0 +1,122 @@
+"""Training through Lightning on the embedded backbones: resumable bit for bit, paired across arms, nothing frozen on disk."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ablations.cell import build_data, build_module
+from ablations.config import parse
+from ablations.console import Console
+from ablations.run_folder import RunFolder
+from ablations.stopping import Preempted, StopRequest
+from ablations.tracking import Tracker
+from ablations.training import FINAL, LAST, read_curves, train
+
+SMALL = (
+    "data.num_train=40",
+    "data.num_validation=8",
+    "train.batch_size=6",
+    "loss.clip_bank=4",
+    "train.log_every=1",
+    "trainer.progress=none",
+)
+
+
+def train_arm(folder, backbones, *arguments: str, stop_after: int | None = None, steps: int = 9):
+    """Train a small arm in `folder`; with `stop_after`, a signal arrives in that step. Returns (module, run folder)."""
+    config = parse([*SMALL, f"train.max_steps={steps}", f"output_dir={folder}", *arguments])
+    run = RunFolder(config)
+    module = build_module(config, backbones)
+    data = build_data(config, run, backbones, module, lambda line: None)
+    stop = StopRequest()
+    if stop_after is not None:
+        step = module.training_step
+
+        def counted(batch, index=0):
+            stop.requested = module.global_step + 1 >= stop_after
+            return step(batch, index)
+
+        module.training_step = counted
+    data.setup("fit")
+    train(config, run, module, data, Console("none"), Tracker(), stop)
+    return module, run
+
+
+def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
+    return torch.load(run.checkpoints / FINAL, weights_only=True)["state_dict"]
+
+
+def assert_equal_weights(one: RunFolder, other: RunFolder) -> None:
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_same_seed_gives_the_same_weights_and_losses_bit_for_bit(small_backbones, tmp_path):
+    _, one = train_arm(tmp_path / "one", small_backbones)
+    _, two = train_arm(tmp_path / "two", small_backbones)
+    assert_equal_weights(one, two)
+    assert read_curves(one.training_path / "metrics.csv") == read_curves(two.training_path / "metrics.csv")
+    assert len(read_curves(one.training_path / "metrics.csv")) == 9
+
+
+def test_another_seed_gives_other_weights(small_backbones, tmp_path):
+    _, one = train_arm(tmp_path, small_backbones, steps=2)
+    _, two = train_arm(tmp_path, small_backbones, "seed=1", steps=2)
+    name = "adapter.layers.0.weight"
+    assert not torch.equal(weights_of(one)[name], weights_of(two)[name])
+
+
+# 40 records in batches of 6: an epoch has 6 batches. Step 4 is mid-epoch, step 6 the epoch's last, 7 the next one's first.
+@pytest.mark.parametrize(("stop_after", "workers", "accumulate"), [(4, 0, 1), (6, 0, 1), (7, 2, 1), (4, 2, 1), (2, 0, 2)])
+def test_a_stopped_training_ends_as_an_undisturbed_one_bit_for_bit(small_backbones, tmp_path, stop_after, workers, accumulate):
+    options = (f"train.accumulate={accumulate}", f"data.num_workers={workers}")
+    _, whole = train_arm(tmp_path / "whole", small_backbones, f"train.accumulate={accumulate}")
+    with pytest.raises(Preempted, match=f"training, step {stop_after}"):
+        train_arm(tmp_path / "parts", small_backbones, *options, stop_after=stop_after)
+    _, parts = train_arm(tmp_path / "parts", small_backbones, *options)
+    assert_equal_weights(whole, parts)
+    assert read_curves(whole.training_path / "metrics.csv") == read_curves(parts.training_path / "metrics.csv")
+    assert not (parts.checkpoints / LAST).exists()
+
+
+def test_a_training_stopped_twice_in_one_epoch_ends_as_an_undisturbed_one(small_backbones, tmp_path):
+    _, whole = train_arm(tmp_path / "whole", small_backbones, steps=5)
+    for stop_after in (2, 4):
+        with pytest.raises(Preempted):
+            train_arm(tmp_path / "parts", small_backbones, stop_after=stop_after, steps=5)
+    _, parts = train_arm(tmp_path / "parts", small_backbones, steps=5)
+    assert_equal_weights(whole, parts)
+
+
+def test_cached_and_uncached_training_give_the_same_weights(small_backbones, tmp_path):
+    options = ("loss.clip_bank=0", "train.batch_size=8")
+    _, cached = train_arm(tmp_path / "cached", small_backbones, *options, steps=4)
+    _, uncached = train_arm(tmp_path / "uncached", small_backbones, *options, "data.cache=false", steps=4)
+    first, second = weights_of(cached), weights_of(uncached)
+    assert max((first[name] - second[name]).abs().max().item() for name in first) <= 1e-5
+
+
+def test_a_checkpoint_holds_trained_parameters_only(small_backbones, tmp_path):
+    module, run = train_arm(tmp_path, small_backbones, steps=1)
+    content = torch.load(run.checkpoints / FINAL, weights_only=True)
+    assert {name.split(".")[0] for name in content["state_dict"]} == {"text_encoder", "adapter", "afe"}
+    trained = sum(p.numel() for p in module.parameters())
+    assert sum(value.numel() for value in content["state_dict"].values()) == trained
+    moments = sum(state["exp_avg"].numel() for state in content["optimizer_states"][0]["state"].values())
+    assert moments == trained
+
+
+def test_a_finished_training_is_taken_by_an_arm_that_differs_in_eval_keys_only(small_backbones, tmp_path):
+    module, run = train_arm(tmp_path, small_backbones, steps=2)
+    written = (run.checkpoints / FINAL).stat().st_mtime_ns
+    other, again = train_arm(tmp_path, small_backbones, "prompt_len=12", steps=2)
+    assert again.arm != run.arm and again.training_path == run.training_path
+    assert (run.checkpoints / FINAL).stat().st_mtime_ns == written
+    assert torch.equal(other.adapter.layers[0].weight, module.adapter.layers[0].weight)
+
+
+def test_epochs_limit_a_training_too(small_backbones, tmp_path):
+    _, run = train_arm(tmp_path, small_backbones, "train.max_epochs=1")
+    assert torch.load(run.checkpoints / FINAL, weights_only=True)["global_step"] == 6
