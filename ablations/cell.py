@@ -74,6 +74,17 @@ def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
     return PromptRefinerModule(backbones, losses, optimizer, config.seed)
 
 
+def device_of(config: Config) -> torch.device:
+    """Where the frozen networks encode, draw and score; Lightning moves the trained ones there too."""
+    if config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if config.trainer.accelerator in ("gpu", "cuda"):
+        raise UserError(f"trainer.accelerator={config.trainer.accelerator}, but torch sees no CUDA device: use auto or cpu")
+    if config.trainer.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
 def build_data(
     config: Config, folder: RunFolder, backbones: Backbones, module: PromptRefinerModule, say: Callable[[str], None]
 ) -> CFPDataModule:
@@ -151,9 +162,16 @@ def _run(config: Config, folder: RunFolder, console: Console, tracker: Tracker, 
     timings = Timings({})
     console.say(f"cell {folder}, in {folder.path}")
     with timings.stage("backbones"):
-        backbones = load_backbones(config.profile, config.backbones.dir, config.backbones.init)
-        module = build_module(config, backbones)
+        try:
+            backbones = load_backbones(config.profile, config.backbones.dir, config.backbones.init)
+        except (ValueError, FileNotFoundError) as error:
+            raise UserError(str(error)) from error
         digest = backbones.digest
+        if config.data.image_size != backbones.text_to_image.image_size:
+            size = backbones.text_to_image.image_size
+            raise UserError(f"data.image_size={config.data.image_size}, but the UNet was trained for {size} px: set data.image_size={size}")
+        backbones.to(device_of(config))
+        module = build_module(config, backbones)
     stop.check("loading the backbones")
     with timings.stage("data"):
         data = build_data(config, folder, backbones, module, console.say)

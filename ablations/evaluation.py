@@ -89,7 +89,7 @@ def plan_drawings(
     settings = refine_settings(prompt_len, config)
     if config.controls:
         step0 = untrained()
-        # Each prompt is read in place of the next one's: a fixed derangement, so no prompt reads itself.
+        # Each prompt is read in place of the one before it, so that with two prompts or more none reads itself.
         shuffled = coarse[1:] + coarse[:1]
     drawings: list[Drawing] = []
     for candidate in range(config.num_candidates):
@@ -108,7 +108,8 @@ def plan_drawings(
         if config.controls:
             written["control_step0"] = step0.refine(coarse, seeds, settings)
             written["control_t5_direct"] = module.refine_by_decoder_alone(coarse, seeds, settings)
-            written["control_shuffled"] = module.refine(coarse, seeds, settings, read_instead=shuffled)
+            if len(prompts) > 1:
+                written["control_shuffled"] = module.refine(coarse, seeds, settings, read_instead=shuffled)
         for condition, refinements in written.items():
             noise_candidate = 0 if condition == "refined_shared_noise" else candidate
             for prompt, key, refinement in zip(prompts, keys, refinements, strict=True):
