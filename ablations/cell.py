@@ -66,6 +66,7 @@ def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
     )
     optimizer = OptimizerSettings(
         learning_rate=config.train.learning_rate,
+        new_parts_lr_scale=config.train.new_parts_lr_scale,
         betas=(config.train.beta1, config.train.beta2),
         weight_decay=config.train.weight_decay,
         eps=config.train.adam_eps,

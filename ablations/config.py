@@ -62,13 +62,16 @@ class AFEConfig:
 class TrainConfig:
     """Training; it ends at max_steps or max_epochs, whichever comes first"""
 
-    max_steps: int | None = option(None, "train", "optimiser steps; null = no limit", tiny=400, least=1)
+    max_steps: int | None = option(None, "train", "optimiser steps; null = no limit", tiny=750, least=1)
     max_epochs: int | None = option(100, "train", "passes over the data; null = no limit", tiny=None, least=1)
-    batch_size: int = option(16, "train", "records per batch and device", least=1)
+    batch_size: int = option(16, "train", "records per batch, over all devices", tiny=8, least=1)
     accumulate: int = option(4, "train", "batches per optimiser step", tiny=1, least=1)
-    learning_rate: float = option(5e-5, "train", "of AdamW, constant after the warm-up", tiny=5e-4, above=0)
+    learning_rate: float = option(5e-5, "train", "of AdamW, constant after the warm-up", tiny=3e-4, above=0)
+    new_parts_lr_scale: float = option(
+        1.0, "train", "the learning rate of A and AFE, which start from nothing, relative to E_T's", tiny=8.0, above=0
+    )
     beta1: float = option(0.9, "train", "of AdamW", least=0, below=1)
-    beta2: float = option(0.999, "train", "of AdamW", least=0, below=1)
+    beta2: float = option(0.999, "train", "of AdamW", tiny=0.98, least=0, below=1)
     weight_decay: float = option(1e-2, "train", "of AdamW", least=0)
     adam_eps: float = option(1e-8, "train", "of AdamW", above=0)
     grad_clip: float = option(1.0, "train", "largest norm of the gradient; 0 = no clipping", least=0)
@@ -87,8 +90,8 @@ class DataConfig:
 
     source: str = option("tiny", "train", "'tiny' (the embedded world) or a CSV file of coarse-fine prompts", path=True)
     images: str | None = option(None, "train", "the folder that the CSV's image paths are relative to; null = the CSV's own", path=True)
-    num_train: int = option(2000, "train", "training records of the tiny world", least=1, needs="data.source=tiny")
-    num_validation: int = option(256, "train", "validation records of the tiny world", least=1, needs="data.source=tiny")
+    num_train: int = option(1500, "train", "training records of the tiny world", least=1, needs="data.source=tiny")
+    num_validation: int = option(256, "train", "records held out of training, for validation and, of a table, for evaluation", least=1)
     image_size: int = option(512, "train", "pixels per side", tiny=64, least=16, most=2048, multiple_of=8)
     random_flip: bool = option(True, "train", "mirror images at random (the tiny world has a left and a right)", tiny=False)
     clean_captions: bool = option(True, "train", "clean the text as the authors do: lower case, no punctuation but commas", tiny=False)
@@ -112,7 +115,7 @@ class BackbonesConfig:
 class EvalConfig:
     """Refining, drawing and scoring the evaluation prompts"""
 
-    num_prompts: int = option(32, "eval", "evaluation prompts; 0 = train only", paper=100, least=0)
+    num_prompts: int = option(16, "eval", "evaluation prompts; 0 = train only", paper=100, least=0)
     num_candidates: int = option(3, "eval", "refined prompts per coarse prompt", least=1)
     coarse_length: str = option("middle", "eval", "which of the coarse prompts is refined", choices=("short", "middle", "long"))
     mode: str = option("extend", "eval", "extend by prompt_len tokens (strategy 1) or rewrite (2)", choices=("extend", "rewrite"))

@@ -52,9 +52,13 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with linear warm-up and a constant rate, as the authors train."""
+    """AdamW with linear warm-up and a constant rate, as the authors train.
+
+    A and N start from nothing while E_T starts pre-trained: `new_parts_lr_scale` multiplies their rate (1: as the authors).
+    """
 
     learning_rate: float = 5e-5
+    new_parts_lr_scale: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-2
     eps: float = 1e-8
@@ -211,9 +215,12 @@ class PromptRefinerModule(pl.LightningModule):
 
     def configure_optimizers(self):
         settings = self.optimizer_settings
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps
-        )
+        new = [*self.adapter.parameters(), *(self.afe.parameters() if self.afe is not None else ())]
+        groups = [
+            {"params": list(self.text_encoder.parameters()), "lr": settings.learning_rate},
+            {"params": new, "lr": settings.learning_rate * settings.new_parts_lr_scale},
+        ]
+        optimizer = torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, settings.warmup_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -17,7 +17,7 @@ from datamodules.tiny_world.grammar import FILLERS, QUALITIES, SCENES, STYLES, T
 
 BATCH = 64
 FINE_SHARE = 0.04
-TASKS = {"span_corruption": 0.45, "shuffled": 0.35, "whole": 0.20}
+TASKS = {"span_corruption": 0.7, "shuffled": 0.2, "whole": 0.1}
 _PHRASES = [tuple(phrase.split()) for phrase in (*SCENES.values(), *TIMES.values(), *STYLES, *QUALITIES, *FILLERS) if " " in phrase]
 
 
