@@ -91,7 +91,9 @@ class DataConfig:
     source: str = option("tiny", "train", "'tiny' (the embedded world) or a CSV file of coarse-fine prompts", path=True)
     images: str | None = option(None, "train", "the folder that the CSV's image paths are relative to; null = the CSV's own", path=True)
     num_train: int = option(1500, "train", "training records of the tiny world", least=1, needs="data.source=tiny")
-    num_validation: int = option(256, "train", "records held out of training, for validation and, of a table, for evaluation", least=1)
+    num_validation: int = option(
+        256, "train", "records held out of training, for validation and, of a table, for evaluation", tiny=32, least=1
+    )
     image_size: int = option(512, "train", "pixels per side", tiny=64, least=16, most=2048, multiple_of=8)
     random_flip: bool = option(True, "train", "mirror images at random (the tiny world has a left and a right)", tiny=False)
     clean_captions: bool = option(True, "train", "clean the text as the authors do: lower case, no punctuation but commas", tiny=False)

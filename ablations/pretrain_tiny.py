@@ -11,11 +11,12 @@ import argparse
 import hashlib
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
 STAGES = ("vocabularies", "vae", "open_clip", "t5", "oracle", "unet", "evaluate")
-DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 1400, "t5": 4000, "oracle": 1500, "unet": 7000}
+DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 900, "t5": 11_500, "oracle": 1000, "unet": 2400}
 NUM_PICTURES = 80_000
 
 
@@ -61,22 +62,25 @@ class Pretraining:
             torch.set_num_threads(arguments.threads)
         self.work, self.seed, self.steps = arguments.work, arguments.seed, arguments.steps
         self.target = arguments.to or TINY
-        self.target.mkdir(parents=True, exist_ok=True)
+        if self.target.resolve() != TINY:
+            # A folder elsewhere is made complete, so that the embedded one stays as it is.
+            shutil.copytree(TINY / "configs", self.target / "configs", dirs_exist_ok=True)
+            for name in ("clip_merges.txt.gz", "t5_tokenizer.json"):
+                shutil.copy(TINY / name, self.target)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.corpus = build_corpus(self.work, arguments.pictures, arguments.seed)
         torch.manual_seed(arguments.seed)
         if "vocabularies" in arguments.stages:
             self.vocabularies()
-        self.networks, self.tokenize, self.t5_tokenizer, self.scheduler = build_tiny_networks()
+        self.networks, self.tokenize, self.t5_tokenizer, self.scheduler = build_tiny_networks(self.target)
 
     def vocabularies(self) -> None:
         from ablations.pretraining.vocabularies import build_t5_vocabulary, train_clip_merges
-        from lightning_modules.backbones import TINY
 
         texts = [caption.text for caption in self.corpus.captions[:20_000]]
         sizes = {
-            "clip": train_clip_merges(texts, TINY / "clip_merges.txt.gz"),
-            "t5": build_t5_vocabulary(texts, TINY / "t5_tokenizer.json"),
+            "clip": train_clip_merges(texts, self.target / "clip_merges.txt.gz"),
+            "t5": build_t5_vocabulary(texts, self.target / "t5_tokenizer.json"),
         }
         self.record("vocabularies", {}, sizes)
 
@@ -135,18 +139,17 @@ class Pretraining:
         self.finish("t5", summary, t5_quality(model, self.t5_tokenizer, self.device))
 
     def oracle(self) -> None:
-        from safetensors.torch import save_file
-
         from ablations.metrics.word_oracle import WEIGHTS, WordOracle
-        from ablations.pretraining.loop import Schedule
+        from ablations.pretraining.loop import Schedule, save_network
         from ablations.pretraining.oracle import oracle_quality, train_oracle
+        from lightning_modules.backbones import TINY
 
         self.load("vae")
         oracle = WordOracle()
         summary = train_oracle(oracle, self.corpus, Schedule(self.steps["oracle"], 2e-3, 100), self.work, self.device, self.seed)
         quality = oracle_quality(oracle, self.networks["vae"], self.device)
-        path = WEIGHTS if self.target == self._home() else self.target / WEIGHTS.name
-        save_file({name: value.half() if value.is_floating_point() else value for name, value in oracle.cpu().state_dict().items()}, path)
+        path = WEIGHTS if self.target.resolve() == TINY else self.target / WEIGHTS.name
+        save_network(oracle.cpu(), path)
         self.record("oracle", summary, quality)
 
     def unet(self) -> None:
@@ -204,16 +207,10 @@ class Pretraining:
 
     def write_scaling_factor(self, factor: float) -> None:
         """The VAE's scaling factor belongs to its architecture file, as in every diffusers VAE."""
-        path = self._home() / "configs" / "vae.json"
+        path = self.target / "configs" / "vae.json"
         config = json.loads(path.read_text())
         config["scaling_factor"] = factor
         path.write_text(json.dumps(config, indent=2) + "\n")
-
-    @staticmethod
-    def _home() -> Path:
-        from lightning_modules.backbones import TINY
-
-        return TINY
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """What a cell leaves behind: where each file lies, run.json and its states, files that appear whole or not at all, and the locks.
 
-    OUTPUT_DIR/ARM/seed-0/                               run.json  prompts.jsonl  scores.parquet  images/  ...
-    OUTPUT_DIR/trainings/TRAIN_ID/seed-0/checkpoints/    shared by every arm with the same train keys
+OUTPUT_DIR/ARM/seed-0/                               run.json  prompts.jsonl  scores.parquet  images/  ...
+OUTPUT_DIR/trainings/TRAIN_ID/seed-0/checkpoints/    shared by every arm with the same train keys
 """
 
 import functools

@@ -115,26 +115,26 @@ class Backbones:
         return self
 
 
-def _config(name: str) -> dict:
-    return json.loads((TINY / "configs" / f"{name}.json").read_text())
+def _config(name: str, directory: Path) -> dict:
+    return json.loads((directory / "configs" / f"{name}.json").read_text())
 
 
-def build_tiny_networks() -> tuple[dict[str, nn.Module], SimpleTokenizer, PreTrainedTokenizerFast, DDPMScheduler]:
+def build_tiny_networks(directory: Path = TINY) -> tuple[dict[str, nn.Module], SimpleTokenizer, PreTrainedTokenizerFast, DDPMScheduler]:
     """The tiny architectures with fresh weights (keys: open_clip, vae, unet, t5), tokenizers and noise schedule."""
     t5_tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(TINY / "t5_tokenizer.json"), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        tokenizer_file=str(directory / "t5_tokenizer.json"), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
-    clip_config, t5_config = _config("open_clip"), _config("t5")
-    tokenizer = SimpleTokenizer(bpe_path=str(TINY / "clip_merges.txt.gz"), context_length=clip_config["text_cfg"]["context_length"])
+    clip_config, t5_config = _config("open_clip", directory), _config("t5", directory)
+    tokenizer = SimpleTokenizer(bpe_path=str(directory / "clip_merges.txt.gz"), context_length=clip_config["text_cfg"]["context_length"])
     clip_config["text_cfg"]["vocab_size"] = tokenizer.vocab_size
     t5_config["vocab_size"] = len(t5_tokenizer)
     networks = {
         "open_clip": CLIP(**clip_config),
-        "vae": AutoencoderKL(**_config("vae")),
-        "unet": UNet2DConditionModel(**_config("unet")),
+        "vae": AutoencoderKL(**_config("vae", directory)),
+        "unet": UNet2DConditionModel(**_config("unet", directory)),
         "t5": T5ForConditionalGeneration(T5Config(**t5_config)),
     }
-    return networks, tokenizer, t5_tokenizer, DDPMScheduler(**_config("scheduler"))
+    return networks, tokenizer, t5_tokenizer, DDPMScheduler(**_config("scheduler", directory))
 
 
 def load_tiny_backbones(directory: Path = TINY) -> Backbones:
@@ -142,7 +142,8 @@ def load_tiny_backbones(directory: Path = TINY) -> Backbones:
     missing = [part for part in TINY_PARTS if not (directory / f"{part}.safetensors").exists()]
     if missing:
         raise FileNotFoundError(f"tiny weights {', '.join(missing)} are not in {directory}: run python -m ablations.pretrain_tiny")
-    networks, tokenizer, t5_tokenizer, scheduler = build_tiny_networks()
+    # A folder that pre-training wrote is complete; one that holds weights alone fits the embedded architectures.
+    networks, tokenizer, t5_tokenizer, scheduler = build_tiny_networks(directory if (directory / "configs").is_dir() else TINY)
     for part, network in networks.items():
         load_weights(network, directory / f"{part}.safetensors")
     return _tiny_backbones("tiny", networks, tokenizer, t5_tokenizer, scheduler)

@@ -54,6 +54,7 @@ def save_network(network: nn.Module, path: Path) -> None:
     tied = {alias for alias, target in (getattr(network, "_tied_weights_keys", None) or {}).items() if alias != target}
     aside = path.with_suffix(".partial")
     save_file({name: value for name, value in state.items() if name not in tied}, aside)
+    aside.chmod(0o644)
     os.replace(aside, path)
 
 
