@@ -16,7 +16,7 @@ from ablations import evaluation, scoring
 from ablations.config import Config, to_flat_dict
 from ablations.console import Console
 from ablations.diversity_grid import TINY_WORLD_NOTE, draw_grid, loss_curves
-from ablations.errors import UserError
+from ablations.errors import RunFolderError, UserError
 from ablations.evaluation import Drawing
 from ablations.metrics.base import metric_named
 from ablations.run_folder import RunFolder, whole_file, write_atomically
@@ -24,11 +24,22 @@ from ablations.stopping import Preempted, StopRequest
 from ablations.tracking import Tracker
 from ablations.training import CURVES, train
 from datamodules.cfp import CFPDataModule
+from datamodules.records import EvalPrompt
 from lightning_modules.backbones import Backbones, load_backbones
 from lightning_modules.prompt_refiner import LossSettings, OptimizerSettings, PromptRefinerModule
 
 # The rows of the table that a cell ends with, best known first.
-SHOWN_METRICS = ("fidelity", "words_drawn", "subject_kept", "clip_score", "clip_score_coarse", "piqe", "entropy")
+SHOWN_METRICS = (
+    "fidelity",
+    "words_drawn",
+    "style_drawn",
+    "subject_kept",
+    "subject_in_text",
+    "clip_score",
+    "clip_score_coarse",
+    "piqe",
+    "entropy",
+)
 SHOWN_DIVERSITY = ("st_lpips", "clip_distance", "vendi", "distinct_2")
 
 
@@ -148,15 +159,25 @@ def run_cell(config: Config, stop: StopRequest) -> dict:
             )
             metrics = _run(config, folder, console, tracker, stop)
         except Preempted as preempted:
-            folder.preempted(str(preempted))
-            tracker.finish(exit_code=preempted.exit_code)
+            where = str(preempted)
+            _close(console, tracker, lambda: folder.preempted(where), preempted.exit_code)
             raise
         except BaseException as error:
-            folder.fail(f"{type(error).__name__}: {error}")
-            tracker.finish(exit_code=1)
+            reason = f"{type(error).__name__}: {error}"
+            _close(console, tracker, lambda: folder.fail(reason), 1)
             raise
         tracker.finish(exit_code=0)
         return metrics
+
+
+def _close(console: Console, tracker: Tracker, write_status: Callable[[], None], exit_code: int) -> None:
+    """Write how the cell ended and close the W&B run; a full disk must not hide why it ended."""
+    try:
+        write_status()
+    except RunFolderError as error:
+        console.say(f"run.json could not be written: {error}")
+    finally:
+        tracker.finish(exit_code=exit_code)
 
 
 def _run(config: Config, folder: RunFolder, console: Console, tracker: Tracker, stop: StopRequest) -> dict:
@@ -175,11 +196,16 @@ def _run(config: Config, folder: RunFolder, console: Console, tracker: Tracker, 
         module = build_module(config, backbones)
     stop.check("loading the backbones")
     with timings.stage("data"):
-        data = build_data(config, folder, backbones, module, console.say)
         try:
+            data = build_data(config, folder, backbones, module, console.say)
             data.setup("fit")
+            epoch = data.batches_per_epoch
+            # Before the training, so that a mistake here costs no training.
+            count = config.eval.num_prompts
+            prompts = data.eval_prompts("test", count, config.eval.coarse_length) if count else []
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
+        console.say(f"data: {epoch} batches an epoch, {len(prompts)} evaluation prompts")
         folder.record(digests={"data": data.digest, "weights": digest})
     with folder.training_lock(say=console.say), timings.stage("training"):
         training = train(config, folder, module, data, console, tracker, stop)
@@ -189,8 +215,8 @@ def _run(config: Config, folder: RunFolder, console: Console, tracker: Tracker, 
         write_atomically(folder.metrics_csv, curves.read_bytes())
         with whole_file(folder.path / "loss_curves.png") as aside:
             loss_curves(folder.metrics_csv, aside, title=f"{folder.train_id}, seed {folder.seed}")
-    if config.eval.num_prompts:
-        metrics |= _evaluate(config, folder, backbones, module, data, console, tracker, stop, timings)
+    if prompts:
+        metrics |= _evaluate(config, folder, backbones, module, prompts, console, tracker, stop, timings)
     tracker.summary(metrics)
     folder.finish(metrics, timings.seconds)
     _show(console, folder, metrics, config)
@@ -202,17 +228,13 @@ def _evaluate(
     folder: RunFolder,
     backbones: Backbones,
     module: PromptRefinerModule,
-    data: CFPDataModule,
+    prompts: list[EvalPrompt],
     console: Console,
     tracker: Tracker,
     stop: StopRequest,
     timings: Timings,
 ) -> dict:
     module.to(backbones.text_to_image.device).eval()
-    try:
-        prompts = data.eval_prompts("test", config.eval.num_prompts, config.eval.coarse_length)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     with timings.stage("refining"):
         console.say(f"refining {len(prompts)} prompts, {config.eval.num_candidates} candidates each")
 

@@ -255,6 +255,16 @@ def _check_combinations(config: Config) -> None:
         raise UserError("nothing to train: at least one of use_mse, use_text, use_clip and use_feature must be true")
     if config.train.max_steps is None and config.train.max_epochs is None:
         raise UserError("training would never end: train.max_steps and train.max_epochs are both null; set one of them")
+    if config.profile == "tiny" and config.data.image_size != 64:
+        raise UserError(f"data.image_size={config.data.image_size}, but the tiny networks draw 64 px: leave it at 64")
+    if config.trainer.devices > 1:
+        raise UserError(f"trainer.devices={config.trainer.devices}: this version trains on one device; run cells side by side instead")
+    if config.data.source == "tiny":
+        needed = config.train.batch_size + (config.loss.clip_bank if config.use_clip else 0)
+        if config.data.num_train < needed:
+            raise UserError(f"data.num_train={config.data.num_train} is too few for train.batch_size and loss.clip_bank: {needed} or more")
+    elif config.loss.hard_negatives:
+        raise UserError("loss.hard_negatives=true needs subject labels, which a table has not: leave it false")
     if config.use_clip:
         if config.train.batch_size + config.loss.clip_bank < 2:
             raise UserError(

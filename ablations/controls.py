@@ -7,12 +7,13 @@ prompts with equal text taken as one unit.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 from ablations.errors import UserError, one_line
 
-METRICS = ("fidelity", "words_drawn", "style_drawn", "subject_kept", "clip_score_coarse")
+METRICS = ("fidelity", "words_drawn", "style_drawn", "subject_kept", "subject_in_text", "clip_score_coarse")
 CONDITIONS = ("refined", "rewrite")
 
 
@@ -25,11 +26,12 @@ def read_scores(arm: Path):
 
     from ablations.run_folder import read_run
 
-    parts = []
+    parts, origins = [], set()
     for folder in sorted(arm.glob("seed-*")):
         run = read_run(folder)
         if run is None or run["status"] != "finished" or not (folder / "scores.parquet").exists():
             continue
+        origins.add(json.dumps(run["digests"], sort_keys=True))
         texts = (
             pd.read_json(folder / "prompts.jsonl", lines=True, dtype=False).drop_duplicates("prompt_id").set_index("prompt_id")["coarse"]
         )
@@ -37,21 +39,28 @@ def read_scores(arm: Path):
         parts.append(scores.assign(seed=run["seed"], coarse=scores.prompt_id.map(texts)))
     if not parts:
         raise UserError(f"{arm} holds no finished seed with scores: run cells first, then give OUTPUT_DIR/ARM")
+    if len(origins) > 1:
+        raise UserError(f"the seeds in {arm} were made from different data or weights: run them again with force=true")
     return pd.concat(parts, ignore_index=True)
 
 
 def compare(scores, metric: str, condition: str, against: str):
-    """The paired difference of two conditions on one metric; None where one of them was not scored."""
+    """(mean of one condition, mean of the other, their paired Difference) on a metric, over the prompts that every seed has.
+
+    None where one of them was not scored, or where there are fewer than two pairs.
+    """
     from ablations.statistics import paired_difference
 
     chosen = scores[(scores.metric == metric) & (scores.candidate >= 0)]
     tables = [
-        chosen[chosen.condition == name].pivot_table(index="seed", columns="coarse", values="value", aggfunc="mean")
+        chosen[chosen.condition == name].pivot_table(index="seed", columns="coarse", values="value", aggfunc="mean").dropna(axis="columns")
         for name in (condition, against)
     ]
-    if any(table.empty for table in tables):
+    shared = tables[0].columns.intersection(tables[1].columns)
+    if tables[0].shape[0] != tables[1].shape[0] or tables[0].shape[0] * len(shared) < 2:
         return None
-    return paired_difference(*(table.to_numpy() for table in tables))
+    one, other = (table[shared].to_numpy() for table in tables)
+    return one.mean(), other.mean(), paired_difference(one, other)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,19 +77,22 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "comparison", "difference", "95% interval", "N", title=Path(argv[0]).name, title_justify="left")
-    names = set(scores.condition)
+    table = Table("metric", "comparison", "means", "difference", "95% interval", title=Path(argv[0]).name, title_justify="left")
+    names, notes, sizes = set(scores.condition), set(), set()
+    controls = sorted(name for name in names if name.startswith("control_"))
     for metric in METRICS:
         for condition in (name for name in CONDITIONS if name in names):
-            others = ("coarse", *sorted(name for name in names if name.startswith("control_"))) if condition == "refined" else ("coarse",)
-            for against in others:
+            for against in ("coarse", *controls) if condition == "refined" else ("coarse",):
                 found = compare(scores, metric, condition, against)
-                if found is not None:
-                    interval = f"[{found.low:+.3f}, {found.high:+.3f}]" + (" *" if found.excludes_zero else "")
-                    size = f"{found.num_seeds} seeds x {found.num_prompts} prompts"
-                    table.add_row(metric, f"{condition} - {against}", f"{found.mean:+.3f}", interval, size)
+                if found is None:
+                    continue
+                mean, other, difference = found
+                interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]" + (" *" if difference.excludes_zero else "")
+                table.add_row(metric, f"{condition} - {against}", f"{mean:.3f} {other:.3f}", f"{difference.mean:+.3f}", interval)
+                sizes.add(f"N = {difference.num_seeds} seeds x {difference.num_prompts} distinct prompts")
+                notes |= {difference.note} - {""}
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
-    print("* the interval excludes 0" + ("; " + found.note if found is not None and found.note else ""))
+    print("; ".join([*sorted(sizes), "* the interval excludes 0", *sorted(notes)]))
     return 0
 
 

@@ -76,6 +76,14 @@ def refine_settings(prompt_len: int, config: EvalConfig, mode: str | None = None
     )
 
 
+def shuffled_prompts(coarse: Sequence[str]) -> list[str] | None:
+    """For each prompt the next one, cyclically, that is another text; None where all prompts are the same."""
+    if len(set(coarse)) < 2:
+        return None
+    twice = [*coarse, *coarse]
+    return [next(other for other in twice[i + 1 :] if other != text) for i, text in enumerate(coarse)]
+
+
 def plan_drawings(
     module: PromptRefinerModule,
     untrained: Callable[[], PromptRefinerModule],
@@ -89,8 +97,7 @@ def plan_drawings(
     settings = refine_settings(prompt_len, config)
     if config.controls:
         step0 = untrained()
-        # Each prompt is read in place of the one before it, so that with two prompts or more none reads itself.
-        shuffled = coarse[1:] + coarse[:1]
+        shuffled = shuffled_prompts(coarse)
     drawings: list[Drawing] = []
     for candidate in range(config.num_candidates):
         keys = [prompt_seed(seed, prompt.prompt_id, candidate) for prompt in prompts]
@@ -108,7 +115,7 @@ def plan_drawings(
         if config.controls:
             written["control_step0"] = step0.refine(coarse, seeds, settings)
             written["control_t5_direct"] = module.refine_by_decoder_alone(coarse, seeds, settings)
-            if len(prompts) > 1:
+            if shuffled is not None:
                 written["control_shuffled"] = module.refine(coarse, seeds, settings, read_instead=shuffled)
         for condition, refinements in written.items():
             noise_candidate = 0 if condition == "refined_shared_noise" else candidate
@@ -165,5 +172,5 @@ def draw(
 def save_pictures(folder: Path, drawings: Sequence[Drawing], images: np.ndarray) -> None:
     """Write every picture as PNG, whole or not at all."""
     for drawing, pixels in zip(drawings, images, strict=True):
-        with whole_file(folder / drawing.image) as aside:
+        with whole_file(folder / drawing.image, sync=False) as aside:
             Image.fromarray(pixels).save(aside, format="PNG")

@@ -15,13 +15,15 @@ import shutil
 import sys
 from pathlib import Path
 
+from ablations.errors import one_line
+
 STAGES = ("vocabularies", "vae", "open_clip", "t5", "oracle", "unet", "evaluate")
 DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 900, "t5": 11_500, "oracle": 1000, "unet": 2400}
 NUM_PICTURES = 80_000
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line; an error ends the process with exit code 2 and one line."""
+    """The command line; a mistake ends the process with exit code 2, the usage and one line."""
     parser = argparse.ArgumentParser(
         prog="python -m ablations.pretrain_tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,11 +64,14 @@ class Pretraining:
             torch.set_num_threads(arguments.threads)
         self.work, self.seed, self.steps = arguments.work, arguments.seed, arguments.steps
         self.target = arguments.to or TINY
-        if self.target.resolve() != TINY:
+        self.embedded = self.target.resolve() == TINY.resolve()
+        if not self.embedded:
             # A folder elsewhere is made complete, so that the embedded one stays as it is.
-            shutil.copytree(TINY / "configs", self.target / "configs", dirs_exist_ok=True)
-            for name in ("clip_merges.txt.gz", "t5_tokenizer.json"):
-                shutil.copy(TINY / name, self.target)
+            for source in (*(TINY / "configs").iterdir(), TINY / "clip_merges.txt.gz", TINY / "t5_tokenizer.json"):
+                copy = self.target / source.relative_to(TINY)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                if not copy.exists():
+                    shutil.copy(source, copy)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.corpus = build_corpus(self.work, arguments.pictures, arguments.seed)
         torch.manual_seed(arguments.seed)
@@ -142,13 +147,12 @@ class Pretraining:
         from ablations.metrics.word_oracle import WEIGHTS, WordOracle
         from ablations.pretraining.loop import Schedule, save_network
         from ablations.pretraining.oracle import oracle_quality, train_oracle
-        from lightning_modules.backbones import TINY
 
         self.load("vae")
         oracle = WordOracle()
         summary = train_oracle(oracle, self.corpus, Schedule(self.steps["oracle"], 2e-3, 100), self.work, self.device, self.seed)
         quality = oracle_quality(oracle, self.networks["vae"], self.device)
-        path = WEIGHTS if self.target.resolve() == TINY else self.target / WEIGHTS.name
+        path = WEIGHTS if self.embedded else self.target / WEIGHTS.name
         save_network(oracle.cpu(), path)
         self.record("oracle", summary, quality)
 
@@ -219,11 +223,18 @@ def main(argv: list[str] | None = None) -> int:
     from ablations.quiet import quiet_libraries
 
     quiet_libraries()
-    pretraining = Pretraining(arguments)
-    for stage in arguments.stages:
-        if stage != "vocabularies":
-            print(f"stage {stage}", flush=True)
-            getattr(pretraining, stage)()
+    import torch
+
+    try:
+        pretraining = Pretraining(arguments)
+        for stage in arguments.stages:
+            if stage != "vocabularies":
+                print(f"stage {stage}", flush=True)
+                torch.manual_seed(arguments.seed)
+                getattr(pretraining, stage)()
+    except (FileNotFoundError, FloatingPointError, ValueError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
     return 0
 
 

@@ -24,18 +24,19 @@ def main(argv: list[str] | None = None) -> int:
         config = parse(argv)
     except UserError as error:
         return _complain(error, UserError.exit_code)
-    from ablations.quiet import quiet_libraries
-
-    quiet_libraries()
-    if config.trainer.progress != "none":
-        print("loading libraries (some seconds)", flush=True)
-    from ablations.cell import run_cell
     from ablations.stopping import Preempted, StopRequest
 
     stop = StopRequest().install()
     try:
+        if config.trainer.progress != "none":
+            print("loading libraries (some seconds)", flush=True)
+        from ablations.quiet import quiet_libraries
+
+        quiet_libraries()
+        from ablations.cell import run_cell
+
         run_cell(config, stop)
-    except (UserError, FileNotFoundError) as error:
+    except UserError as error:
         return _complain(error, UserError.exit_code)
     except (RunFolderError, FloatingPointError) as error:
         return _complain(error, 1)

@@ -36,11 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]:
     """A path to write to, in the same folder and with the same ending, that becomes `path` when the block ends well.
 
     Whoever reads `path` sees the old file or the new one, never a part. Creates the folder. If the block raises, what was written is
-    removed; an OSError (full disk, no permission) becomes a RunFolderError of one line.
+    removed; an OSError (full disk, no permission) becomes a RunFolderError of one line. `sync=False` leaves it to the system when the
+    bytes reach the disk: for many files that can be made again.
     """
     path = Path(path)
     aside = path.with_name(f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
@@ -48,7 +49,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         with open(aside, "rb+") as written:
-            os.fsync(written.fileno())  # else a power cut may leave the new name on an empty file
+            if sync:
+                os.fsync(written.fileno())  # else a power cut may leave the new name on an empty file
         os.replace(aside, path)
     except OSError as error:
         raise _cannot("write", path, error) from error

@@ -13,6 +13,7 @@ from ablations.diversity_grid import GridRow
 from ablations.evaluation import Drawing
 from ablations.metrics import clip_score, diversity, fidelity, image_quality, word_oracle
 from datamodules.records import EvalPrompt
+from datamodules.tiny_world.renderer import IMAGE_SIZE
 from lightning_modules.backbones import Backbones
 
 COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value", "image_seed", "image")
@@ -45,12 +46,6 @@ class CellScores:
     table: pd.DataFrame
     embeddings: np.ndarray
 
-    def means(self) -> dict[str, dict[str, float]]:
-        """{condition: {metric: mean over prompts of the mean over candidates}}."""
-        per_prompt = self.table.groupby(["condition", "metric", "prompt_id"], sort=True)["value"].mean()
-        means = per_prompt.groupby(["condition", "metric"]).mean()
-        return {condition: dict(part.droplevel(0)) for condition, part in means.groupby(level=0)}
-
 
 def score(
     backbones: Backbones,
@@ -67,12 +62,16 @@ def score(
     say(f"scoring {len(images)} pictures")
     embeddings = clip_score.encode_images(joint_space, images)
     for name, texts in (("clip_score", [d.text for d in drawings]), ("clip_score_coarse", [d.coarse for d in drawings])):
-        values[name] = clip_score.clip_score_of_embeddings(embeddings, clip_score.encode_texts(joint_space, texts))
+        distinct = list(dict.fromkeys(texts))
+        row_of = {text: row for row, text in enumerate(distinct)}
+        text_embeddings = clip_score.encode_texts(joint_space, distinct)[[row_of[text] for text in texts]]
+        values[name] = clip_score.clip_score_of_embeddings(embeddings, text_embeddings)
     check()
     values["piqe"] = image_quality.piqe(images)
     values["entropy"] = image_quality.entropy(images)
     check()
-    if all(prompt.scene is not None for prompt in prompts):
+    # The tiny world's oracles know its pictures at its own size only.
+    if images.shape[1:3] == (IMAGE_SIZE, IMAGE_SIZE) and all(prompt.scene is not None for prompt in prompts):
         values |= _oracle_scores(prompt_of, drawings, images)
     rows = [
         (d.prompt_id, d.condition, d.candidate, name, float(value), d.image_seed, d.image)

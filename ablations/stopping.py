@@ -1,38 +1,66 @@
-"""SIGTERM and SIGINT as a request to stop at the next safe point: after a training step, between batches of pictures."""
+"""SIGTERM and Ctrl-C: what is done is kept, and the process ends within seconds.
+
+Everywhere but in training the signal ends the work at once, which is safe because files appear whole or not at all. While
+training it is held back until the optimiser step is over, so that a checkpoint can be saved that resumes bit for bit.
+"""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-class Preempted(Exception):
-    """The cell was asked to stop; what is done is on disk, and the next run goes on from there."""
+
+class Preempted(BaseException):
+    """The cell was asked to stop. Not an Exception: no library may mistake it for a fault of its own and go on."""
 
     exit_code = 143
 
 
 class StopRequest:
-    """Remembers that a signal came. `install()` returns self; `check(where)` raises Preempted once one has come.
-
-    A second signal is not held back: it ends the process at once.
-    """
+    """Turns signals into Preempted. `install()` returns self; a second signal ends the process at once."""
 
     def __init__(self) -> None:
         self.requested = False
+        self._held = False
+        self._installed = False
 
     def install(self) -> StopRequest:
-        self._previous = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._previous = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+        self._installed = True
         return self
 
     def restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(number, signal.SIG_DFL)
+    def reclaim(self) -> None:
+        """Take the signals back from Lightning, whose handler would end the process at a point of its own choosing."""
+        if self._installed and not self.requested:
+            for number in _SIGNALS:
+                signal.signal(number, self._remember)
+
+    @contextmanager
+    def held_back(self, where: str) -> Iterator[None]:
+        """Within the block a signal is only remembered; the block asks `check` where it may stop."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self.check(where)
 
     def check(self, where: str) -> None:
+        """Raise Preempted if a signal came."""
         if self.requested:
             raise Preempted(where)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
+        if not self._held:
+            raise Preempted("between steps")

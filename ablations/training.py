@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ablations.config import Config
 from ablations.console import Console
 from ablations.run_folder import RunFolder, whole_file
-from ablations.stopping import StopRequest
+from ablations.stopping import Preempted, StopRequest
 from ablations.tracking import Tracker
 from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
@@ -30,13 +31,27 @@ FINAL, LAST, CURVES = "final.ckpt", "last.ckpt", "metrics.csv"
 class _Watch(pl.Callback):
     """Progress, metrics.csv and W&B, checkpoints, and the stop at a signal, at the end of each optimiser step."""
 
-    def __init__(self, config: Config, folder: RunFolder, console: Console, tracker: Tracker, stop: StopRequest, total_steps: int):
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        console: Console,
+        tracker: Tracker,
+        stop: StopRequest,
+        total_steps: int,
+        made_from: dict[str, str],
+    ):
         self._config, self._folder, self._console, self._tracker, self._stop = config, folder, console, tracker, stop
-        self._total = total_steps
+        self._total, self._made_from = total_steps, made_from
         self._rows: list[dict[str, float]] = []
-        self._seen = -1
+        self._sums: dict[str, float] = {}
+        self._seen, self._parts = -1, 0
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["made_from"] = self._made_from
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._stop.reclaim()
         self._first = self._seen = trainer.global_step
         curves = self._folder.training_path / CURVES
         self._rows = [row for row in read_curves(curves) if row["step"] <= self._first]
@@ -47,21 +62,28 @@ class _Watch(pl.Callback):
             self._task = self._progress.add_task("training", total=self._total, completed=self._first, note="")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_index: int) -> None:
+        for name, value in trainer.callback_metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._parts += 1
         step = trainer.global_step
         if step == self._seen:  # a micro-batch of an accumulated step
             return
         self._seen = step
-        every = self._config.train.log_every
-        if step % every == 0 or step == self._total:
-            self._report(trainer, step)
-        if step % self._config.train.checkpoint_every == 0 or self._stop.requested:
+        values = {name: total / self._parts for name, total in self._sums.items()}
+        self._sums, self._parts = {}, 0
+        if step % self._config.train.log_every == 0 or step == self._total:
+            self._report(values, step)
+        if step == self._total:
+            self._save(trainer, FINAL)
+            (self._folder.checkpoints / LAST).unlink(missing_ok=True)
+        elif step % self._config.train.checkpoint_every == 0 or self._stop.requested:
             self._save(trainer, LAST)
         self._stop.check(f"training, step {step}")
 
-    def _report(self, trainer: pl.Trainer, step: int) -> None:
-        values = {name.removeprefix("train/"): float(value) for name, value in trainer.callback_metrics.items()}
-        self._rows.append({"step": step, **{f"train/{name}": value for name, value in values.items()}})
-        self._tracker.log({f"train/{name}": value for name, value in values.items()}, step=step)
+    def _report(self, logged: dict[str, float], step: int) -> None:
+        self._rows.append({"step": step, **logged})
+        self._tracker.log(logged, step=step)
+        values = {name.removeprefix("train/"): value for name, value in logged.items()}
         pace = (time.monotonic() - self._started) / (step - self._first)
         terms = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name == "loss" or name.startswith("l_"))
         if self._progress is not None:
@@ -82,8 +104,6 @@ class _Watch(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._close()
-        self._save(trainer, FINAL)
-        (self._folder.checkpoints / LAST).unlink(missing_ok=True)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
@@ -128,14 +148,19 @@ def train(
 ) -> dict[str, float]:
     """Train `module` to the end, or take the finished training of another arm; returns {"steps", "seconds", "reused"}.
 
-    The caller holds the training's lock. Raises Preempted, with a checkpoint on disk, after a signal, and
-    FloatingPointError, naming the term, before an update with a loss that is not finite.
+    A checkpoint that was made from other data or other frozen weights is not used. The caller holds the training's lock. Raises
+    Preempted, with a checkpoint on disk, after a signal, and FloatingPointError, naming the term, before an update with a loss that
+    is not finite.
     """
     final, last = folder.checkpoints / FINAL, folder.checkpoints / LAST
+    made_from = {"data": data.digest, "weights": module.backbones.digest}
+    for path in (final, last):
+        if path.exists() and _read(path)["made_from"] != made_from:
+            console.say(f"training: {path} was made from other data or weights, so it is not used")
+            path.unlink()
     if final.exists():
-        load_trained(module, final)
         console.say(f"training: {folder.train_id}/seed-{folder.seed} is finished already, its weights are used")
-        return {"steps": int(torch.load(final, weights_only=True, map_location="cpu")["global_step"]), "seconds": 0.0, "reused": True}
+        return {"steps": load_trained(module, final), "seconds": 0.0, "reused": True}
     steps = total_steps(config, data.batches_per_epoch)
     # Lightning's hints about workers, loggers and unused features are meant for its own users.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -147,7 +172,7 @@ def train(
         max_epochs=-1,
         accumulate_grad_batches=config.train.accumulate,
         gradient_clip_val=config.train.grad_clip or None,
-        callbacks=[_Watch(config, folder, console, tracker, stop, steps)],
+        callbacks=[_Watch(config, folder, console, tracker, stop, steps, made_from)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -160,14 +185,23 @@ def train(
     if resume is not None:
         console.say(f"training: going on from {resume}")
     started = time.monotonic()
-    with warnings.catch_warnings():
+    with stop.held_back("training"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        except SIGTERMException as signalled:
+            # The signal came before the first step, while Lightning's handler was still in place.
+            raise Preempted("training, before its first step") from signalled
     return {"steps": steps, "seconds": time.monotonic() - started, "reused": False}
 
 
-def load_trained(module: PromptRefinerModule, checkpoint: Path) -> None:
-    """Load the trained parameters of a checkpoint, all of them and no others."""
-    content = torch.load(checkpoint, weights_only=True, map_location=module.device)
+def load_trained(module: PromptRefinerModule, checkpoint: Path) -> int:
+    """Load the trained parameters of a checkpoint, all of them and no others; returns its number of steps."""
+    content = _read(checkpoint)
     module.on_load_checkpoint(content)
     module.load_state_dict(content["state_dict"])
+    return int(content["global_step"])
+
+
+def _read(checkpoint: Path) -> dict:
+    return torch.load(checkpoint, weights_only=True, map_location="cpu")

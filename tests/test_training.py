@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 
@@ -23,18 +26,24 @@ SMALL = (
 )
 
 
-def train_arm(folder, backbones, *arguments: str, stop_after: int | None = None, steps: int = 9):
-    """Train a small arm in `folder`; with `stop_after`, a signal arrives in that step. Returns (module, run folder)."""
+def train_arm(folder, backbones, *arguments: str, stop_after=None, steps: int = 9, stop=None, signal_in_batch=None):
+    """Train a small arm in `folder`; returns (module, run folder).
+
+    With `stop_after`, a stop is requested in that step; with `signal_in_batch`, SIGTERM is sent in that micro-batch.
+    """
     config = parse([*SMALL, f"train.max_steps={steps}", f"output_dir={folder}", *arguments])
     run = RunFolder(config)
     module = build_module(config, backbones)
     data = build_data(config, run, backbones, module, lambda line: None)
-    stop = StopRequest()
-    if stop_after is not None:
+    stop = stop or StopRequest()
+    if stop_after is not None or signal_in_batch is not None:
         step = module.training_step
 
         def counted(batch, index=0):
-            stop.requested = module.global_step + 1 >= stop_after
+            if stop_after is not None:
+                stop.requested = module.global_step + 1 >= stop_after
+            if index == signal_in_batch:
+                os.kill(os.getpid(), signal.SIGTERM)
             return step(batch, index)
 
         module.training_step = counted
@@ -69,7 +78,7 @@ def test_another_seed_gives_other_weights(small_backbones, tmp_path):
 
 
 # 40 records in batches of 6: an epoch has 6 batches. Step 4 is mid-epoch, step 6 the epoch's last, 7 the next one's first.
-@pytest.mark.parametrize(("stop_after", "workers", "accumulate"), [(4, 0, 1), (6, 0, 1), (7, 2, 1), (4, 2, 1), (2, 0, 2)])
+@pytest.mark.parametrize(("stop_after", "workers", "accumulate"), [(4, 0, 1), (6, 0, 1), (7, 2, 1), (4, 2, 1), (2, 0, 2), (9, 0, 1)])
 def test_a_stopped_training_ends_as_an_undisturbed_one_bit_for_bit(small_backbones, tmp_path, stop_after, workers, accumulate):
     options = (f"train.accumulate={accumulate}", f"data.num_workers={workers}")
     _, whole = train_arm(tmp_path / "whole", small_backbones, f"train.accumulate={accumulate}")
@@ -115,6 +124,29 @@ def test_a_finished_training_is_taken_by_an_arm_that_differs_in_eval_keys_only(s
     assert again.arm != run.arm and again.training_path == run.training_path
     assert (run.checkpoints / FINAL).stat().st_mtime_ns == written
     assert torch.equal(other.adapter.layers[0].weight, module.adapter.layers[0].weight)
+
+
+def test_a_training_made_from_other_data_is_not_taken(small_backbones, tmp_path):
+    _, run = train_arm(tmp_path, small_backbones, steps=2)
+    content = torch.load(run.checkpoints / FINAL, weights_only=True)
+    content["made_from"]["data"] = "0" * 16
+    content["state_dict"]["adapter.layers.0.weight"].zero_()
+    torch.save(content, run.checkpoints / FINAL)
+    module, _ = train_arm(tmp_path, small_backbones, steps=2)
+    assert module.adapter.layers[0].weight.abs().sum() > 0
+
+
+def test_a_signal_within_an_accumulated_step_waits_for_its_end_and_resumes_bit_for_bit(small_backbones, tmp_path):
+    options = ("train.accumulate=2",)
+    _, whole = train_arm(tmp_path / "whole", small_backbones, *options, steps=4)
+    stop = StopRequest().install()
+    try:
+        with pytest.raises(Preempted, match="training, step 2"):
+            train_arm(tmp_path / "parts", small_backbones, *options, steps=4, stop=stop, signal_in_batch=2)
+    finally:
+        stop.restore()
+    _, parts = train_arm(tmp_path / "parts", small_backbones, *options, steps=4)
+    assert_equal_weights(whole, parts)
 
 
 def test_epochs_limit_a_training_too(small_backbones, tmp_path):

@@ -69,12 +69,17 @@ def words_seen(images: np.ndarray, oracle: WordOracle | None = None) -> WordsSee
     if images.dtype != np.uint8 or images.shape[1:] != (64, 64, 3):
         raise ValueError(f"the word oracle reads uint8 pictures of shape (B, 64, 64, 3), got {images.dtype} {images.shape}")
     oracle = oracle or load_word_oracle()
-    logits = oracle(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    parts = [oracle(torch.from_numpy(np.array(part)).permute(0, 3, 1, 2).float() / 127.5 - 1) for part in _in_parts(images)]
+    logits = OracleLogits(*(torch.cat(column) for column in zip(*parts, strict=True)))
     return WordsSeen(
         [SUBJECTS[i] for i in logits.subject.argmax(-1).tolist()],
         [(*STYLES, None)[i] for i in logits.style.argmax(-1).tolist()],
         [frozenset(word for word, there in zip(QUALITIES, row, strict=True) if there) for row in (logits.qualities > 0).tolist()],
     )
+
+
+def _in_parts(images: np.ndarray, size: int = 256) -> list[np.ndarray]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def word_scores(seen: WordsSeen, index: int, truth: SceneDescription) -> dict[str, float]:

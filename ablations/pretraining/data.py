@@ -32,12 +32,11 @@ def draw_captions(count: int, seed: int, fine_share: float = FINE_SHARE) -> list
     rng = np.random.default_rng([seed, 17])
     captions: list[Caption] = []
     while len(captions) < count:
-        if rng.random() < fine_share:
-            caption = draw_fine_caption(rng)
-            if split_of(caption.text) != "train":
-                continue
-        else:
-            caption = draw_web_caption(rng)
+        caption = draw_fine_caption(rng) if rng.random() < fine_share else draw_web_caption(rng)
+        # A web caption can happen to be a fine prompt of a held-out split.
+        could_be_fine = caption.description.style is not None and len(caption.description.qualities) >= 2
+        if could_be_fine and split_of(caption.text) != "train":
+            continue
         captions.append(caption)
     return captions
 

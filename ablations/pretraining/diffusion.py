@@ -17,6 +17,7 @@ from torch import Tensor
 from ablations.pretraining.data import Corpus
 from ablations.pretraining.loop import Schedule, save_atomically, train
 from ablations.pretraining.vae import to_tensor
+from lightning_modules.frozen_features import digest_of
 from lightning_modules.text_encoder import FineGrainedTextEncoder
 
 BATCH = 128
@@ -30,7 +31,7 @@ def encode_corpus(vae, corpus: Corpus, directory: Path, device: torch.device) ->
     path = directory / "latents.pt"
     if path.exists():
         stored = torch.load(path, weights_only=True)
-        if len(stored["mean"]) == len(corpus):
+        if len(stored["mean"]) == len(corpus) and stored.get("vae") == digest_of((), vae):
             return stored["mean"], stored["std"]
     means, stds = [], []
     for start in range(0, len(corpus), 256):
@@ -42,7 +43,7 @@ def encode_corpus(vae, corpus: Corpus, directory: Path, device: torch.device) ->
         if start % 5120 == 0:
             print(f"latents: {start}/{len(corpus)}", flush=True)
     mean, std = torch.cat(means), torch.cat(stds)
-    save_atomically({"mean": mean, "std": std}, path)
+    save_atomically({"mean": mean, "std": std, "vae": digest_of((), vae)}, path)
     return mean, std
 
 
@@ -90,6 +91,6 @@ def train_unet(
         error = (prediction.float() - target).pow(2).mean(dim=(1, 2, 3))
         return (weight * error).sum() / weight.sum(), {"unweighted": error.mean().item()}
 
-    summary = train("unet", unet, loss_of_step, schedule, directory)
+    summary = train("unet", unet, loss_of_step, schedule, directory, made_from=digest_of((factor,), vae, clip_model))
     unet.set_attn_processor(AttnProcessor2_0())
     return summary

@@ -21,7 +21,7 @@ LossFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
 class Schedule:
     """How long and how fast a stage trains: linear warm-up, a plateau, then a cosine to zero over the last `decay_share`.
 
-    Before the decay the rate does not depend on `steps`, so a stage can be lengthened while it runs.
+    Before the decay the rate does not depend on `steps`: with a `decay_share` below 1 a stage can be lengthened while it runs.
     """
 
     steps: int
@@ -58,11 +58,12 @@ def save_network(network: nn.Module, path: Path) -> None:
     os.replace(aside, path)
 
 
-def train(name: str, modules: nn.Module, loss_of_step: LossFunction, schedule: Schedule, directory: Path) -> dict:
+def train(name: str, modules: nn.Module, loss_of_step: LossFunction, schedule: Schedule, directory: Path, made_from: str = "") -> dict:
     """Train `modules` to `schedule.steps` and leave the final weights in it (the moving average where one is kept).
 
     `loss_of_step(step)` draws its batch from the step number alone, so that a stage that was stopped goes on from
-    `directory/NAME.pt` as if it had not been. Losses go to `directory/NAME.csv`. Returns {"steps", "loss", "seconds"}.
+    `directory/NAME.pt` as if it had not been. `made_from` names the frozen networks that the stage stands on: a state made on others
+    is refused. Losses go to `directory/NAME.csv`. Returns {"steps", "loss", "seconds"}.
     """
     directory.mkdir(parents=True, exist_ok=True)
     checkpoint = directory / f"{name}.pt"
@@ -75,6 +76,10 @@ def train(name: str, modules: nn.Module, loss_of_step: LossFunction, schedule: S
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
         start, elapsed, last_loss = state["step"], state["seconds"], state["loss"]
+        if state.get("made_from", "") != made_from:
+            raise ValueError(f"{name}: {checkpoint} was trained on other frozen networks: delete it to train anew")
+        if start > schedule.steps:
+            raise ValueError(f"{name}: {checkpoint} is at step {start}, beyond the {schedule.steps} asked for: raise --steps or delete it")
         if average is not None:
             average = state["average"]
         print(f"{name}: going on from step {start}", flush=True)
@@ -113,7 +118,13 @@ def train(name: str, modules: nn.Module, loss_of_step: LossFunction, schedule: S
                 print(f"{name}: step {done}/{schedule.steps} loss {last_loss:.4f} {details} ({left / 60:.0f} min left)", flush=True)
                 running, seen = 0.0, 0
             if done % schedule.save_every == 0 or done == schedule.steps:
-                state = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "loss": last_loss}
+                state = {
+                    "modules": modules.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": done,
+                    "loss": last_loss,
+                    "made_from": made_from,
+                }
                 state["seconds"] = elapsed + time.monotonic() - clock
                 if average is not None:
                     state["average"] = average
