@@ -37,7 +37,7 @@ class LossConfig:
     """Weights and details of the loss terms"""
 
     mse_weight: float = option(1.0, "train", "weight of L_mse", above=0, needs="use_mse=true")
-    text_weight: float = option(0.1, "train", "weight of L_text", above=0, needs="use_text=true")
+    text_weight: float = option(0.1, "train", "weight of L_text", tiny=2.0, above=0, needs="use_text=true")
     clip_weight: float = option(0.1, "train", "weight of L_clip (not published: reconstructed)", above=0, needs="use_clip=true")
     feature_weight: float = option(1.0, "train", "weight of feature matching (our addition)", above=0, needs="use_feature=true")
     clip_scale: float | None = option(
@@ -62,11 +62,11 @@ class AFEConfig:
 class TrainConfig:
     """Training; it ends at max_steps or max_epochs, whichever comes first"""
 
-    max_steps: int | None = option(None, "train", "optimiser steps; null = no limit", tiny=750, least=1)
+    max_steps: int | None = option(None, "train", "optimiser steps; null = no limit", tiny=550, least=1)
     max_epochs: int | None = option(100, "train", "passes over the data; null = no limit", tiny=None, least=1)
     batch_size: int = option(16, "train", "records per batch, over all devices", tiny=8, least=1)
     accumulate: int = option(4, "train", "batches per optimiser step", tiny=1, least=1)
-    learning_rate: float = option(5e-5, "train", "of AdamW, constant after the warm-up", tiny=3e-4, above=0)
+    learning_rate: float = option(5e-5, "train", "of AdamW, constant after the warm-up", tiny=4e-4, above=0)
     new_parts_lr_scale: float = option(
         1.0, "train", "the learning rate of A and AFE, which start from nothing, relative to E_T's", tiny=8.0, above=0
     )
@@ -90,7 +90,7 @@ class DataConfig:
 
     source: str = option("tiny", "train", "'tiny' (the embedded world) or a CSV file of coarse-fine prompts", path=True)
     images: str | None = option(None, "train", "the folder that the CSV's image paths are relative to; null = the CSV's own", path=True)
-    num_train: int = option(1500, "train", "training records of the tiny world", least=1, needs="data.source=tiny")
+    num_train: int = option(1200, "train", "training records of the tiny world", least=1, needs="data.source=tiny")
     num_validation: int = option(
         256, "train", "records held out of training, for validation and, of a table, for evaluation", tiny=32, least=1
     )
