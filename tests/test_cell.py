@@ -21,14 +21,27 @@ from ablations.run_folder import RunFolder
 from ablations.scoring import COLUMNS
 from ablations.stopping import StopRequest
 
-SMALL = (
-    *("data.num_train=48", "data.num_validation=8", "train.max_steps=3", "train.batch_size=8", "loss.clip_bank=8", "train.log_every=1"),
-    *("eval.num_prompts=3", "eval.num_candidates=2", "eval.steps=2", "eval.grid_prompts=2", "trainer.progress=none", "wandb.mode=offline"),
-)
+SMALL = {
+    **{
+        "data.num_train": 48,
+        "data.num_validation": 8,
+        "train.max_steps": 3,
+        "train.batch_size": 8,
+        "loss.clip_bank": 8,
+        "train.log_every": 1,
+    },
+    **{"eval.num_prompts": 3, "eval.num_candidates": 2, "eval.steps": 2, "eval.grid_prompts": 2},
+    **{"trainer.progress": "none", "wandb.mode": "offline"},
+}
+
+
+def small(folder, *arguments: str) -> list[str]:
+    settings = {**SMALL, "output_dir": folder, **dict(argument.split("=", 1) for argument in arguments)}
+    return [f"{name}={value}" for name, value in settings.items()]
 
 
 def run_small(folder, *arguments: str) -> RunFolder:
-    config = parse([*SMALL, f"output_dir={folder}", *arguments])
+    config = parse(small(folder, *arguments))
     run_cell(config, StopRequest())
     return RunFolder(config)
 
@@ -117,10 +130,9 @@ def test_a_finished_cell_is_not_run_again_unless_forced(finished):
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_a_checkpoint_and_the_next_run_ends_as_an_undisturbed_one(finished, tmp_path):
-    arguments = [*SMALL, f"output_dir={tmp_path}", "train.max_steps=60", "trainer.progress=plain", "eval.num_prompts=0"]
-    whole = [*arguments, f"output_dir={tmp_path / 'whole'}"]
-    whole.remove(f"output_dir={tmp_path}")
+def test_sigterm_leaves_a_checkpoint_and_the_next_run_ends_as_an_undisturbed_one(tmp_path):
+    options = ("train.max_steps=60", "trainer.progress=plain", "eval.num_prompts=0")
+    arguments, whole = small(tmp_path, *options), small(tmp_path / "whole", *options)
     command = [sys.executable, "-m", "ablations.run"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment)
@@ -139,3 +151,20 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_run_ends_as_an_undisturbed_one
         subprocess.run([*command, *again], check=True, env=environment, stdout=subprocess.DEVNULL)
     assert folder.read()["status"] == "finished"
     assert folder.metrics_csv.read_bytes() == RunFolder(parse(whole)).metrics_csv.read_bytes()
+
+
+@pytest.mark.slow
+def test_sigterm_while_drawing_is_answered_within_seconds_and_says_so(tmp_path):
+    arguments = small(tmp_path, "trainer.progress=plain", "eval.num_prompts=8", "eval.steps=400", "eval.batch_size=4")
+    process = subprocess.Popen([sys.executable, "-m", "ablations.run", *arguments], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("drawing"):
+            break
+    stopped = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert time.monotonic() - stopped < 15
+    folder = RunFolder(parse(arguments))
+    assert folder.read()["status"] == "preempted"
+    assert (folder.checkpoints / "final.ckpt").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
@@ -31,7 +32,8 @@ def train_arm(folder, backbones, *arguments: str, stop_after=None, steps: int = 
 
     With `stop_after`, a stop is requested in that step; with `signal_in_batch`, SIGTERM is sent in that micro-batch.
     """
-    config = parse([*SMALL, f"train.max_steps={steps}", f"output_dir={folder}", *arguments])
+    settings = {**SMALL, "train.max_steps": steps, "output_dir": folder, **dict(argument.split("=", 1) for argument in arguments)}
+    config = parse([f"{name}={value}" for name, value in settings.items()])
     run = RunFolder(config)
     module = build_module(config, backbones)
     data = build_data(config, run, backbones, module, lambda line: None)
@@ -39,12 +41,14 @@ def train_arm(folder, backbones, *arguments: str, stop_after=None, steps: int = 
     if stop_after is not None or signal_in_batch is not None:
         step = module.training_step
 
-        def counted(batch, index=0):
+        micro_batches = itertools.count()
+
+        def counted(batch, batch_index=0):
             if stop_after is not None:
                 stop.requested = module.global_step + 1 >= stop_after
-            if index == signal_in_batch:
+            if next(micro_batches) == signal_in_batch:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return step(batch, index)
+            return step(batch, batch_index)
 
         module.training_step = counted
     data.setup("fit")
