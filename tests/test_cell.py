@@ -155,7 +155,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_run_ends_as_an_undisturbed_one
 
 @pytest.mark.slow
 def test_sigterm_while_drawing_is_answered_within_seconds_and_says_so(tmp_path):
-    arguments = small(tmp_path, "trainer.progress=plain", "eval.num_prompts=8", "eval.steps=400", "eval.batch_size=4")
+    arguments = small(tmp_path, "trainer.progress=plain", "eval.num_prompts=8", "eval.steps=100", "eval.batch_size=4")
     process = subprocess.Popen([sys.executable, "-m", "ablations.run", *arguments], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("drawing"):

@@ -17,14 +17,10 @@ from ablations.stopping import Preempted, StopRequest
 from ablations.tracking import Tracker
 from ablations.training import FINAL, LAST, read_curves, train
 
-SMALL = (
-    "data.num_train=40",
-    "data.num_validation=8",
-    "train.batch_size=6",
-    "loss.clip_bank=4",
-    "train.log_every=1",
-    "trainer.progress=none",
-)
+SMALL = {
+    **{"data.num_train": 40, "data.num_validation": 8, "train.batch_size": 6, "loss.clip_bank": 4},
+    **{"train.log_every": 1, "trainer.progress": "none"},
+}
 
 
 def train_arm(folder, backbones, *arguments: str, stop_after=None, steps: int = 9, stop=None, signal_in_batch=None):
