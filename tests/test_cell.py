@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -127,44 +122,3 @@ def test_a_finished_cell_is_not_run_again_unless_forced(finished):
     assert finished.run_json.stat().st_mtime_ns == before
     run_small(finished.config.output_dir, "force=true")
     assert finished.run_json.stat().st_mtime_ns > before
-
-
-@pytest.mark.slow
-def test_sigterm_leaves_a_checkpoint_and_the_next_run_ends_as_an_undisturbed_one(tmp_path):
-    options = ("train.max_steps=60", "trainer.progress=plain", "eval.num_prompts=0")
-    arguments, whole = small(tmp_path, *options), small(tmp_path / "whole", *options)
-    command = [sys.executable, "-m", "ablations.run"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment)
-    for line in process.stdout:
-        if line.startswith("training: step"):
-            break
-    stopped = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert time.monotonic() - stopped < 15
-    folder = RunFolder(parse(arguments))
-    assert folder.read()["status"] == "preempted"
-    assert (folder.checkpoints / "last.ckpt").exists()
-    for again in (arguments, whole):
-        subprocess.run([*command, *again], check=True, env=environment, stdout=subprocess.DEVNULL)
-    assert folder.read()["status"] == "finished"
-    assert folder.metrics_csv.read_bytes() == RunFolder(parse(whole)).metrics_csv.read_bytes()
-
-
-@pytest.mark.slow
-def test_sigterm_while_drawing_is_answered_within_seconds_and_says_so(tmp_path):
-    arguments = small(tmp_path, "trainer.progress=plain", "eval.num_prompts=8", "eval.steps=100", "eval.batch_size=4")
-    process = subprocess.Popen([sys.executable, "-m", "ablations.run", *arguments], stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith("drawing"):
-            break
-    stopped = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert time.monotonic() - stopped < 15
-    folder = RunFolder(parse(arguments))
-    assert folder.read()["status"] == "preempted"
-    assert (folder.checkpoints / "final.ckpt").exists()
