@@ -26,7 +26,7 @@ from ablations.training import CURVES, train
 from datamodules.cfp import CFPDataModule
 from datamodules.records import EvalPrompt
 from lightning_modules.backbones import Backbones, load_backbones
-from lightning_modules.prompt_refiner import LossSettings, OptimizerSettings, PromptRefinerModule
+from lightning_modules.prompt_refiner import AdapterSettings, LossSettings, OptimizerSettings, PromptRefinerModule
 
 # The rows of the table that a cell ends with, best known first.
 SHOWN_METRICS = (
@@ -82,8 +82,10 @@ def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
         weight_decay=config.train.weight_decay,
         eps=config.train.adam_eps,
         warmup_steps=config.train.warmup_steps,
+        decay_share=config.train.decay_share,
     )
-    return PromptRefinerModule(backbones, losses, optimizer, config.seed)
+    adapter = AdapterSettings(output_relu=config.adapter.output_relu, match_scale=config.adapter.match_scale)
+    return PromptRefinerModule(backbones, losses, optimizer, config.seed, adapter)
 
 
 def device_of(config: Config) -> torch.device:

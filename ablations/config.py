@@ -37,7 +37,7 @@ class LossConfig:
     """Weights and details of the loss terms"""
 
     mse_weight: float = option(1.0, "train", "weight of L_mse", above=0, needs="use_mse=true")
-    text_weight: float = option(0.1, "train", "weight of L_text", tiny=2.0, above=0, needs="use_text=true")
+    text_weight: float = option(0.1, "train", "weight of L_text", tiny=1.0, above=0, needs="use_text=true")
     clip_weight: float = option(0.1, "train", "weight of L_clip (not published: reconstructed)", above=0, needs="use_clip=true")
     feature_weight: float = option(1.0, "train", "weight of feature matching (our addition)", above=0, needs="use_feature=true")
     clip_scale: float | None = option(
@@ -59,6 +59,14 @@ class AFEConfig:
 
 
 @dataclass(frozen=True)
+class AdapterConfig:
+    """The domain adapter"""
+
+    output_relu: bool = option(True, "train", "end A with a ReLU, as the authors do", tiny=False, as_before=True)
+    match_scale: bool = option(False, "train", "start A at the scale of T5's embeddings (our addition)", tiny=True, as_before=False)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Training; it ends at max_steps or max_epochs, whichever comes first"""
 
@@ -66,7 +74,7 @@ class TrainConfig:
     max_epochs: int | None = option(100, "train", "passes over the data; null = no limit", tiny=None, least=1)
     batch_size: int = option(16, "train", "records per batch, over all devices", tiny=8, least=1)
     accumulate: int = option(4, "train", "batches per optimiser step", tiny=1, least=1)
-    learning_rate: float = option(5e-5, "train", "of AdamW, constant after the warm-up", tiny=4e-4, above=0)
+    learning_rate: float = option(5e-5, "train", "of AdamW, constant after the warm-up until the decay", tiny=4e-4, above=0)
     new_parts_lr_scale: float = option(
         1.0, "train", "the learning rate of A and AFE, which start from nothing, relative to E_T's", tiny=8.0, above=0
     )
@@ -76,6 +84,9 @@ class TrainConfig:
     adam_eps: float = option(1e-8, "train", "of AdamW", above=0)
     grad_clip: float = option(1.0, "train", "largest norm of the gradient; 0 = no clipping", least=0)
     warmup_steps: int = option(1000, "train", "optimiser steps of linear warm-up", tiny=20, least=0)
+    decay_share: float = option(
+        0.0, "train", "share of the training, at its end, over which the learning rate falls to 0", tiny=0.5, least=0, most=1, as_before=0.0
+    )
     target_len: int | None = option(None, "train", "T5 tokens of the fine prompt that L_text trains on; null = all", least=1, most=512)
     precision: str = option(
         "16-mixed", "train", "numbers of the forward pass", tiny="32-true", choices=("32-true", "bf16-mixed", "16-mixed")
@@ -180,6 +191,7 @@ class Config:
     force: bool = option(False, "run", "run a finished cell again")
     loss: LossConfig = LossConfig()
     afe: AFEConfig = AFEConfig()
+    adapter: AdapterConfig = AdapterConfig()
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
     backbones: BackbonesConfig = BackbonesConfig()

@@ -138,9 +138,7 @@ def parse_coarse_list(cell: str) -> tuple[str, ...]:
     return tuple(item["prompt"] for item in value)
 
 
-def read_table(
-    path: Path, images: Path | None, count_tokens: Callable[[str], int], clean: Callable[[str], str] | None = None
-) -> ReadTable:
+def read_table(path: Path, images: Path | None, count_tokens: Callable[[str], int], clean: Callable[[str], str] | None = None) -> ReadTable:
     """Read a CFP table of any layout. Prompts are kept verbatim unless `clean` is given.
 
     `images` is the folder of the pictures (default: the table's own, or `images` in it). A picture that is not found leaves

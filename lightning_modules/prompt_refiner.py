@@ -23,6 +23,8 @@ from lightning_modules.text_decoder import WrittenText
 from lightning_modules.text_encoder import FineGrainedTextEncoder, TextFeatures
 
 _NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
+# What E_T reads when A's output is scaled at step 0. The final norm gives all text states about the same size.
+_SCALE_PROBE = "a picture"
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,22 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
+class AdapterSettings:
+    """A's shape and start; the defaults are the authors' (their script).
+
+    `match_scale` scales A's output at step 0 to the root mean square of T5's embeddings: see `DomainAdapter.match_scale`.
+    """
+
+    output_relu: bool = True
+    match_scale: bool = False
+
+
+@dataclass(frozen=True)
 class OptimizerSettings:
     """AdamW with linear warm-up and a constant rate, as the authors train.
 
     A and N start from nothing while E_T starts pre-trained: `new_parts_lr_scale` multiplies their rate (1: as the authors).
+    Over the last `decay_share` of the training the rate falls linearly to 0 (0: constant, as the authors).
     """
 
     learning_rate: float = 5e-5
@@ -63,6 +77,12 @@ class OptimizerSettings:
     weight_decay: float = 1e-2
     eps: float = 1e-8
     warmup_steps: int = 1000
+    decay_share: float = 0.0
+
+    def rate_at(self, step: int, total_steps: int) -> float:
+        """The factor on the learning rate for step `step`, counted from 0, of `total_steps` (read only where there is a decay)."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return min(warm, max(0, total_steps - step) / (self.decay_share * total_steps)) if self.decay_share else warm
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,14 @@ class PromptRefinerModule(pl.LightningModule):
     checkpoint, optimiser or DDP bucket. All randomness of a step is keyed by (seed, epoch, record id) out of the batch.
     """
 
-    def __init__(self, backbones: Backbones, losses: LossSettings, optimizer: OptimizerSettings, seed: int):
+    def __init__(
+        self,
+        backbones: Backbones,
+        losses: LossSettings,
+        optimizer: OptimizerSettings,
+        seed: int,
+        adapter: AdapterSettings = AdapterSettings(),
+    ):
         super().__init__()
         self.backbones = backbones
         self.losses = losses
@@ -107,7 +134,11 @@ class PromptRefinerModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.text_encoder = FineGrainedTextEncoder(backbones.clip_model).requires_grad_(True)
-            self.adapter = DomainAdapter(self.text_encoder.width, backbones.decoder.width)
+            self.adapter = DomainAdapter(self.text_encoder.width, backbones.decoder.width, adapter.output_relu)
+            if adapter.match_scale:
+                with torch.no_grad():
+                    states_BSD = self.text_encoder(backbones.tokenize([_SCALE_PROBE])).states_BSD
+                self.adapter.match_scale(states_BSD, backbones.decoder.embedding_rms)
             self.afe = (
                 AdaptiveFeatureExtraction(backbones.joint_width, losses.afe_hidden, losses.afe_temperature) if losses.use_afe else None
             )
@@ -221,7 +252,9 @@ class PromptRefinerModule(pl.LightningModule):
             {"params": new, "lr": settings.learning_rate * settings.new_parts_lr_scale},
         ]
         optimizer = torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, settings.warmup_steps)))
+        # Lightning knows the end of the training; without a trainer there is none, and a rate that decays cannot be told.
+        total = self.trainer.max_steps if settings.decay_share else 0
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: settings.rate_at(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

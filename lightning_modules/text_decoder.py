@@ -56,6 +56,11 @@ class PromptDecoder:
         """H."""
         return self.t5.config.d_model
 
+    @property
+    def embedding_rms(self) -> float:
+        """Root mean square of T5's input embeddings, over the tokens of its vocabulary."""
+        return self.t5.get_input_embeddings().weight[: len(self.tokenizer)].float().pow(2).mean().sqrt().item()
+
     def to(self, device: torch.device) -> PromptDecoder:
         self.t5.to(device)
         return self

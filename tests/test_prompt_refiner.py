@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lightning_modules.backbones import Backbones
-from lightning_modules.prompt_refiner import LossSettings, OptimizerSettings, PromptRefinerModule
+from lightning_modules.prompt_refiner import AdapterSettings, LossSettings, OptimizerSettings, PromptRefinerModule
 
 ALL_ON = LossSettings(use_feature=True)
 WITHOUT = {
@@ -437,3 +437,41 @@ def test_a_checkpoint_of_another_arm_is_refused_by_name(small_backbones):
         whole.on_load_checkpoint({"state_dict": part.state_dict()})
     with pytest.raises(ValueError, match=r"missing \[\], unexpected \['afe\."):
         part.on_load_checkpoint({"state_dict": whole.state_dict()})
+
+
+def test_the_rate_warms_up_stays_and_decays_to_nothing_at_the_end():
+    constant = OptimizerSettings(warmup_steps=4)
+    assert [constant.rate_at(step, 0) for step in (0, 1, 3, 4, 10**6)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    decaying = OptimizerSettings(warmup_steps=4, decay_share=0.5)
+    rates = [decaying.rate_at(step, 100) for step in (0, 3, 49, 50, 75, 99, 100, 101)]
+    assert rates == pytest.approx([0.25, 1.0, 1.0, 1.0, 0.5, 0.02, 0.0, 0.0])
+
+
+def test_the_decay_ends_where_the_trainer_ends(small_backbones, make_batch):
+    module = make_module(small_backbones, decay_share=1.0)
+    rates = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_index):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Watch()],
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        trainer.fit(module, torch.utils.data.DataLoader([make_batch()] * 4, batch_size=None))
+    assert rates == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+
+
+def test_the_adapter_starts_at_the_scale_of_t5s_embeddings_where_asked(small_backbones):
+    def output_rms(adapter: AdapterSettings) -> float:
+        module = PromptRefinerModule(small_backbones, ALL_ON, OptimizerSettings(), 0, adapter)
+        with torch.no_grad():
+            states = module.text_encoder(small_backbones.tokenize(["a picture"])).states_BSD
+            return module.adapter(states).pow(2).mean().sqrt().item()
+
+    wanted = small_backbones.decoder.embedding_rms
+    assert output_rms(AdapterSettings(match_scale=True)) == pytest.approx(wanted, rel=1e-4)
+    assert output_rms(AdapterSettings()) < 0.7 * wanted

@@ -85,3 +85,18 @@ def test_the_adapter_maps_every_position_and_ends_in_a_relu():
     assert torch.allclose(adapter(states[:, 3:4]), output[:, 3:4], atol=1e-6)
     assert [tuple(p.shape) for p in adapter.parameters()] == [(12, 6), (12,), (10, 12), (10,)]
     assert DomainAdapter(6, 10, output_relu=False)(states).min() < 0
+
+
+def test_the_adapter_starts_at_the_scale_that_it_is_matched_to():
+    torch.manual_seed(0)
+    for output_relu in (True, False):
+        adapter, states = DomainAdapter(6, 10, output_relu), torch.randn(2, 77, 6)
+        direction = torch.nn.functional.normalize(adapter(states).flatten(), dim=0)
+        adapter.match_scale(states, 1.7)
+        assert adapter(states).pow(2).mean().sqrt().item() == pytest.approx(1.7, rel=1e-5)
+        assert torch.allclose(torch.nn.functional.normalize(adapter(states).flatten(), dim=0), direction, atol=1e-6)
+    with torch.no_grad():
+        adapter.layers[2].weight.zero_()
+        adapter.layers[2].bias.zero_()
+    with pytest.raises(ValueError, match="all zero"):
+        adapter.match_scale(states, 1.0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ FINE_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Corpus:
-    """Captions and their pictures; `images` is uint8 (N, 64, 64, 3), memory-mapped."""
+    """Captions and their pictures; `images` is uint8 (N, 64, 64, 3), memory-mapped. `digest` names what they were drawn from."""
 
     captions: list[Caption]
     images: np.ndarray
+    digest: str = ""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -45,13 +47,21 @@ def _render_all(descriptions: list[SceneDescription]) -> np.ndarray:
     return np.stack([render(description) for description in descriptions])
 
 
+def _digest(captions: list[Caption]) -> str:
+    """Of every caption, and of some renders, so that a changed renderer is noticed as well."""
+    digest = hashlib.sha256("\n".join(caption.text for caption in captions).encode())
+    for caption in captions[:64]:
+        digest.update(render(caption.description).tobytes())
+    return digest.hexdigest()
+
+
 def build_corpus(directory: Path, count: int, seed: int, workers: int = 2) -> Corpus:
     """Draw and render `count` captions, or open them where an earlier run left them."""
     directory.mkdir(parents=True, exist_ok=True)
     captions = draw_captions(count, seed)
     images_path, key_path = directory / "images.npy", directory / "corpus.json"
-    key = {"count": count, "seed": seed, "last": asdict(captions[-1].description)}
-    if not key_path.exists() or json.loads(key_path.read_text()) != json.loads(json.dumps(key)):
+    key = {"count": count, "seed": seed, "digest": _digest(captions)}
+    if not key_path.exists() or json.loads(key_path.read_text()) != key:
         aside = directory / "images.partial.npy"
         images = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=(count, IMAGE_SIZE, IMAGE_SIZE, 3))
         starts = range(0, count, 2000)
@@ -63,4 +73,4 @@ def build_corpus(directory: Path, count: int, seed: int, workers: int = 2) -> Co
         images.flush()
         os.replace(aside, images_path)
         key_path.write_text(json.dumps(key))
-    return Corpus(captions, np.load(images_path, mmap_mode="r"))
+    return Corpus(captions, np.load(images_path, mmap_mode="r"), key["digest"])

@@ -28,10 +28,10 @@ MAX_SNR = 5.0
 @torch.no_grad()
 def encode_corpus(vae, corpus: Corpus, directory: Path, device: torch.device) -> tuple[Tensor, Tensor]:
     """The VAE's posterior mean and standard deviation of every picture, float16 (N, C, 8, 8), kept on disk."""
-    path = directory / "latents.pt"
+    path, made_from = directory / "latents.pt", digest_of((corpus.digest,), vae)
     if path.exists():
         stored = torch.load(path, weights_only=True)
-        if len(stored["mean"]) == len(corpus) and stored.get("vae") == digest_of((), vae):
+        if stored.get("made_from") == made_from:
             return stored["mean"], stored["std"]
     means, stds = [], []
     for start in range(0, len(corpus), 256):
@@ -43,7 +43,7 @@ def encode_corpus(vae, corpus: Corpus, directory: Path, device: torch.device) ->
         if start % 5120 == 0:
             print(f"latents: {start}/{len(corpus)}", flush=True)
     mean, std = torch.cat(means), torch.cat(stds)
-    save_atomically({"mean": mean, "std": std, "vae": digest_of((), vae)}, path)
+    save_atomically({"mean": mean, "std": std, "made_from": made_from}, path)
     return mean, std
 
 
