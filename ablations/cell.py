@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from rich.table import Table
@@ -19,13 +21,15 @@ from ablations.diversity_grid import TINY_WORLD_NOTE, draw_grid, loss_curves
 from ablations.errors import RunFolderError, UserError
 from ablations.evaluation import Drawing
 from ablations.metrics.base import metric_named
+from ablations.reuse import PictureStore, ScoreStore
 from ablations.run_folder import RunFolder, whole_file, write_atomically
 from ablations.stopping import Preempted, StopRequest
 from ablations.tracking import Tracker
 from ablations.training import CURVES, train
+from ablations.workshop import Workshop
 from datamodules.cfp import CFPDataModule
 from datamodules.records import EvalPrompt
-from lightning_modules.backbones import Backbones, load_backbones
+from lightning_modules.backbones import Backbones
 from lightning_modules.prompt_refiner import AdapterSettings, LossSettings, OptimizerSettings, PromptRefinerModule
 
 # The rows of the table that a cell ends with, best known first.
@@ -131,35 +135,30 @@ def build_data(
     )
 
 
-def run_cell(config: Config, stop: StopRequest) -> dict:
+def run_cell(config: Config, stop: StopRequest, workshop: Workshop | None = None, console: Console | None = None) -> dict:
     """Run one cell and return its metrics; a finished one is not run again unless `force` is set.
 
-    Raises UserError (another process runs it, or data that cannot be used), Preempted after a signal, and whatever else goes
-    wrong, each time with run.json saying so.
+    `workshop` holds what the cells of this process share; `console` says what happens, as trainer.progress asks if it is None.
+    Raises CellBusy where another process runs it, UserError for data that cannot be used, Preempted after a signal, and whatever
+    else goes wrong, each time with run.json saying so.
     """
-    console = Console(config.trainer.progress)
+    workshop = workshop or Workshop()
+    console = console or Console(config.trainer.progress)
     folder = RunFolder(config)
     with folder.lock():
         if folder.is_finished() and not config.force:
             console.say(f"{folder} is finished already (force=true runs it again)")
             run = folder.read()
+            if os.environ.get("WANDB_SWEEP_ID"):
+                _track_again(config, folder, run["metrics"])
             _show(console, folder, run["metrics"], config)
             return run["metrics"]
-        if config.trainer.threads is not None:
-            torch.set_num_threads(config.trainer.threads)
+        torch.set_num_threads(config.trainer.threads or workshop.threads)
         folder.start(threads=torch.get_num_threads())
         tracker = Tracker()
         try:
-            tracker.start(
-                to_flat_dict(config),
-                folder.path,
-                name=config.wandb.name or str(folder),
-                group=config.wandb.group or folder.arm,
-                project=config.wandb.project,
-                entity=config.wandb.entity,
-                mode=config.wandb.mode,
-            )
-            metrics = _run(config, folder, console, tracker, stop)
+            _start(tracker, config, folder)
+            metrics = _run(config, folder, workshop, console, tracker, stop)
         except Preempted as preempted:
             where = str(preempted)
             _close(console, tracker, lambda: folder.preempted(where), preempted.exit_code)
@@ -172,6 +171,30 @@ def run_cell(config: Config, stop: StopRequest) -> dict:
         return metrics
 
 
+def _start(tracker: Tracker, config: Config, folder: RunFolder) -> None:
+    tracker.start(
+        to_flat_dict(config),
+        folder.path,
+        name=config.wandb.name or str(folder),
+        group=config.wandb.group or folder.arm,
+        project=config.wandb.project,
+        entity=config.wandb.entity,
+        mode=config.wandb.mode,
+    )
+
+
+def _track_again(config: Config, folder: RunFolder, metrics: dict) -> None:
+    """A W&B agent gave this cell out although it was finished before: its sweep gets the results all the same."""
+    tracker = Tracker()
+    _start(tracker, config, folder)
+    if folder.diversity_grid.exists():
+        drawings, images = evaluation.read_drawings(folder.prompts)
+        scores = scoring.CellScores(pd.read_parquet(folder.scores), np.empty((0, 0)))
+        tracker.log_grid(folder.diversity_grid, scoring.grid_rows(drawings, images, scores, config.eval.grid_prompts))
+    tracker.summary(metrics)
+    tracker.finish(exit_code=0)
+
+
 def _close(console: Console, tracker: Tracker, write_status: Callable[[], None], exit_code: int) -> None:
     """Write how the cell ended and close the W&B run; a full disk must not hide why it ended."""
     try:
@@ -182,12 +205,12 @@ def _close(console: Console, tracker: Tracker, write_status: Callable[[], None],
         tracker.finish(exit_code=exit_code)
 
 
-def _run(config: Config, folder: RunFolder, console: Console, tracker: Tracker, stop: StopRequest) -> dict:
-    timings = Timings({})
+def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console, tracker: Tracker, stop: StopRequest) -> dict:
+    timings, reused = Timings({}), {}
     console.say(f"cell {folder}, in {folder.path}")
     with timings.stage("backbones"):
         try:
-            backbones = load_backbones(config.profile, config.backbones.dir, config.backbones.init)
+            backbones = workshop.backbones(config)
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
         digest = backbones.digest
@@ -200,6 +223,7 @@ def _run(config: Config, folder: RunFolder, console: Console, tracker: Tracker, 
     with timings.stage("data"):
         try:
             data = build_data(config, folder, backbones, module, console.say)
+            workshop.read_records(config, data)
             data.setup("fit")
             epoch = data.batches_per_epoch
             # Before the training, so that a mistake here costs no training.
@@ -211,16 +235,19 @@ def _run(config: Config, folder: RunFolder, console: Console, tracker: Tracker, 
         folder.record(digests={"data": data.digest, "weights": digest})
     with folder.training_lock(say=console.say), timings.stage("training"):
         training = train(config, folder, module, data, console, tracker, stop)
-    metrics: dict = {"training": {k: v for k, v in training.items() if k != "seconds"}}
+    metrics: dict = {"training": {"steps": training["steps"]}}
+    reused["training"] = training["reused"]
     curves = folder.training_path / CURVES
     if curves.exists():
         write_atomically(folder.metrics_csv, curves.read_bytes())
         with whole_file(folder.path / "loss_curves.png") as aside:
             loss_curves(folder.metrics_csv, aside, title=f"{folder.train_id}, seed {folder.seed}")
     if prompts:
-        metrics |= _evaluate(config, folder, backbones, module, prompts, console, tracker, stop, timings)
+        pictures, known_scores = stores = workshop.stores(config, backbones)
+        metrics |= _evaluate(config, folder, backbones, module, prompts, stores, console, tracker, stop, timings)
+        reused |= {"pictures": pictures.reused if pictures else 0, "scores": known_scores.reused}
     tracker.summary(metrics)
-    folder.finish(metrics, timings.seconds)
+    folder.finish(metrics, timings.seconds, reused=reused)
     _show(console, folder, metrics, config)
     return metrics
 
@@ -231,6 +258,7 @@ def _evaluate(
     backbones: Backbones,
     module: PromptRefinerModule,
     prompts: list[EvalPrompt],
+    stores: tuple[PictureStore | None, ScoreStore],
     console: Console,
     tracker: Tracker,
     stop: StopRequest,
@@ -246,11 +274,13 @@ def _evaluate(
         drawings = evaluation.plan_drawings(module, untrained, prompts, config.prompt_len, config.eval, config.seed)
     stop.check("refining")
     with timings.stage("drawing"):
-        images = evaluation.draw(backbones, drawings, config.eval, console.track, lambda: stop.check("drawing"))
+        images = evaluation.draw(
+            backbones, drawings, config.eval, console.track, lambda: stop.check("drawing"), module.text_encoder, stores[0]
+        )
         evaluation.save_pictures(folder.path, drawings, images)
     write_atomically(folder.prompts, "".join(json.dumps(_prompt_line(d), ensure_ascii=False) + "\n" for d in drawings))
     with timings.stage("scoring"):
-        scores = scoring.score(backbones, prompts, drawings, images, console.say, lambda: stop.check("scoring"))
+        scores = scoring.score(backbones, prompts, drawings, images, console.say, lambda: stop.check("scoring"), stores[1])
     with whole_file(folder.scores) as aside:
         scores.table.to_parquet(aside, index=False)
     if config.eval.grid_prompts:
@@ -297,8 +327,10 @@ def _show(console: Console, folder: RunFolder, metrics: dict, config: Config) ->
         title = f"{folder}: means over {n['prompts']} prompts x {n['candidates']} candidates"
         if config.profile == "tiny":
             title += f"\n{TINY_WORLD_NOTE}"
-        conditions = [name for name in ("coarse", "refined", "rewrite", *evaluation.CONTROLS, "fine") if name in metrics]
-        table = Table("metric", *conditions, title=title, title_justify="left")
+        conditions = [name for name in ("coarse", "plug_in", "refined", "rewrite", *evaluation.CONTROLS, "fine") if name in metrics]
+        # On two lines: side by side, the controls' names leave no room for the metrics'.
+        headings = [name.replace("control_", "control_\n") for name in conditions]
+        table = Table("metric", *headings, title=title, title_justify="left")
         for name in SHOWN_METRICS:
             if name in metrics["refined"]:
                 table.add_row(_label(name, config.data.image_size), *(f"{metrics[c][name]:.3f}" for c in conditions))

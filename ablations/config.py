@@ -30,6 +30,7 @@ from ablations.config_parsing import (
     warn_of_no_effect,
 )
 from ablations.errors import UserError
+from ablations.named_ablations import NAMED_ABLATIONS
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class TrainConfig:
 class DataConfig:
     """Records; relative paths start at the working directory"""
 
-    source: str = option("tiny", "train", "'tiny' (the embedded world) or a CSV file of coarse-fine prompts", path=True)
-    images: str | None = option(None, "train", "the folder that the CSV's image paths are relative to; null = the CSV's own", path=True)
+    source: str = option("tiny", "train", "'tiny' (the embedded world), or coarse-fine prompts: a CSV or parquet file, a folder", path=True)
+    images: str | None = option(None, "train", "the folder that image paths are relative to; null = the source's own", path=True)
     num_train: int = option(1200, "train", "training records of the tiny world", least=1, needs="data.source=tiny")
     num_validation: int = option(
         256, "train", "records held out of training, for validation and, of a table, for evaluation", tiny=32, least=1
@@ -146,9 +147,13 @@ class EvalConfig:
     steps: int = option(50, "eval", "sampling steps per image", tiny=15, least=1, most=1000)
     guidance_scale: float = option(7.0, "eval", "classifier-free guidance; 1 = none (paper: 7, the authors' code: 7.5)", least=0)
     controls: bool = option(True, "eval", "score the controls too")
+    plug_in: bool = option(
+        True, "eval", "score the coarse prompt drawn with the trained E_T in place of the original text encoder", as_before=False
+    )
     rewrite_too: bool = option(True, "eval", "score rewritten prompts beside extended ones", needs="eval.mode=extend")
     grid_prompts: int = option(6, "eval", "rows of the diversity grid; 0 = no grid", least=0)
     batch_size: int = option(16, "run", "images drawn at a time", tiny=64, least=1)
+    reuse: bool = option(True, "run", "take pictures and scores that were made before from the cache (same results)")
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,9 @@ class TrainerConfig:
     """The machine"""
 
     accelerator: str = option("auto", "run", "what computes", choices=("auto", "cpu", "gpu", "cuda", "mps"))
-    devices: int = option(1, "run", "number of devices", least=1)
+    devices: int = option(1, "run", "devices of each machine; they share train.batch_size, and results stay the same", least=1)
+    num_nodes: int = option(1, "run", "machines; more than one needs torchrun or srun", least=1)
+    strategy: str = option("auto", "run", "Lightning's: auto = ddp for more than one device, else none", choices=("auto", "ddp"))
     threads: int | None = option(None, "run", "threads of torch; null = torch's choice (bit-equal reruns need equal counts)", least=1)
     progress: str = option("auto", "run", "auto = a bar on a terminal, plain lines elsewhere", choices=("auto", "bar", "plain", "none"))
 
@@ -186,6 +193,9 @@ class Config:
     use_feature: bool = option(False, "train", "feature matching (our addition): text features are pulled to the fine prompt's")
     seed: int = option(0, "seed", "all chance follows from it", least=0, most=2**32 - 1)
     profile: str = option("tiny", "train", "tiny = everything embedded, no downloads; paper = SD 2.1 scale", choices=("tiny", "paper"))
+    ablation: str | None = option(
+        None, "run", "an arm of the paper's tables by name: sets use_mse to use_feature and prompt_len", choices=tuple(NAMED_ABLATIONS)
+    )
     output_dir: str = option("outputs", "run", "where run folders go", path=True)
     config: str | None = option(None, "run", "a YAML file with keys, nested or dotted", path=True)
     force: bool = option(False, "run", "run a finished cell again")
@@ -216,6 +226,7 @@ def parse(argv: list[str]) -> Config:
         from_file = {name: convert(KEYS[name], raw, f" in {file}") for name, raw in read_yaml(str(file), KEYS).items()}
         if "config" in from_file:
             raise UserError(f"config: {file} names another config file; give one file, on the command line")
+    _check_named_ablation(from_file | typed)
     config = _build(from_file, typed)
     _check_paths(config)
     warn_of_no_effect(from_file | typed, to_flat_dict(config), KEYS)
@@ -244,12 +255,13 @@ def to_flat_dict(config: Config) -> dict[str, Scalar]:
 
 
 def _build(*layers: Mapping[str, Scalar]) -> Config:
-    """Defaults < profile < the layers of typed values, as a checked Config."""
+    """Defaults < profile < named ablation < the layers of typed values, as a checked Config."""
     given: dict[str, Scalar] = {name: value for layer in layers for name, value in layer.items()}
     profile = str(given.get("profile", KEYS["profile"].default))
     schema = OmegaConf.structured(Config)
     OmegaConf.set_readonly(schema, False)  # OmegaConf takes a frozen dataclass for a read-only config
     profile_layer = {name: key.profile_default(profile) for name, key in KEYS.items()}
+    profile_layer |= NAMED_ABLATIONS.get(str(given.get("ablation")), {})
     merged = OmegaConf.merge(schema, nest(profile_layer), *(nest(layer) for layer in layers))
     if merged.use_afe and not merged.use_clip:
         raise UserError("use_afe=true needs use_clip=true: AFE acts only through L_clip (use_afe=null follows use_clip)")
@@ -261,6 +273,14 @@ def _build(*layers: Mapping[str, Scalar]) -> Config:
     return config
 
 
+def _check_named_ablation(given: Mapping[str, Scalar]) -> None:
+    """Raises UserError where a key says otherwise than the ablation that was named: the name would lie."""
+    name = given.get("ablation")
+    for key, value in NAMED_ABLATIONS.get(str(name), {}).items():
+        if key in given and given[key] != value:
+            raise UserError(f"ablation={name} means {key}={show(value)}, not {key}={show(given[key])}: leave one of the two out")
+
+
 def _check_combinations(config: Config) -> None:
     """Raises UserError where values that are possible one by one are impossible together."""
     if not (config.use_mse or config.use_text or config.use_clip or config.use_feature):
@@ -269,8 +289,12 @@ def _check_combinations(config: Config) -> None:
         raise UserError("training would never end: train.max_steps and train.max_epochs are both null; set one of them")
     if config.profile == "tiny" and config.data.image_size != 64:
         raise UserError(f"data.image_size={config.data.image_size}, but the tiny networks draw 64 px: leave it at 64")
-    if config.trainer.devices > 1:
-        raise UserError(f"trainer.devices={config.trainer.devices}: this version trains on one device; run cells side by side instead")
+    processes = config.trainer.devices * config.trainer.num_nodes
+    if config.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size={config.train.batch_size} cannot be shared out evenly among {processes} processes "
+            f"(trainer.devices={config.trainer.devices}, trainer.num_nodes={config.trainer.num_nodes}): take a multiple of {processes}"
+        )
     if config.data.source == "tiny":
         needed = config.train.batch_size + (config.loss.clip_bank if config.use_clip else 0)
         if config.data.num_train < needed:
@@ -290,7 +314,7 @@ def _check_combinations(config: Config) -> None:
 def _check_paths(config: Config) -> None:
     """Raises UserError for an input that is not there, or an output folder that cannot be one."""
     if config.data.source != "tiny" and not os.path.exists(config.data.source):
-        raise UserError(f"data.source: there is no file {config.data.source!r}; give tiny or a CSV file")
+        raise UserError(f"data.source: there is no file {config.data.source!r}; give tiny, a CSV or parquet file, or a folder")
     for name, folder in (("data.images", config.data.images), ("backbones.dir", config.backbones.dir)):
         if folder is not None and not os.path.isdir(folder):
             raise UserError(f"{name}: there is no folder {folder!r}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from ablations.errors import UserError, one_line
 
 METRICS = ("fidelity", "words_drawn", "style_drawn", "subject_kept", "subject_in_text", "clip_score_coarse")
-CONDITIONS = ("refined", "rewrite")
+CONDITIONS = ("refined", "rewrite", "plug_in")
 
 
 def read_scores(arm: Path):

@@ -11,6 +11,7 @@ import sys
 
 from ablations.config import help_text, parse
 from ablations.errors import RunFolderError, UserError, one_line
+from ablations.launch import ProcessLost, find_place
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,26 +23,34 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         config = parse(argv)
+        place = find_place(config)
     except UserError as error:
         return _complain(error, UserError.exit_code)
     from ablations.stopping import Preempted, StopRequest
 
     stop = StopRequest().install()
     try:
-        if config.trainer.progress != "none":
+        if config.trainer.progress != "none" and place.rank == 0:
             print("loading libraries (some seconds)", flush=True)
         from ablations.quiet import quiet_libraries
 
         quiet_libraries()
+        from ablations.companions import dismissing, follow
+
+        if place.rank > 0:
+            follow(config, place, stop)
+            return 0
         from ablations.cell import run_cell
 
-        run_cell(config, stop)
+        with dismissing(place):
+            run_cell(config, stop)
     except UserError as error:
         return _complain(error, UserError.exit_code)
-    except (RunFolderError, FloatingPointError) as error:
+    except (RunFolderError, FloatingPointError, ProcessLost) as error:
         return _complain(error, 1)
     except Preempted as preempted:
-        print(f"stopped by a signal ({preempted}); the same command goes on from there", file=sys.stderr)
+        if place.rank == 0:
+            print(f"stopped by a signal ({preempted}); the same command goes on from there", file=sys.stderr)
         return preempted.exit_code
     finally:
         stop.restore()

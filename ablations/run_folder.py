@@ -97,6 +97,10 @@ def read_run(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
 
 
+class CellBusy(UserError):
+    """Another process runs the cell."""
+
+
 class RunFolder:
     """The folders of one cell. Creates nothing until it is locked or written to.
 
@@ -148,12 +152,12 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the cell for this process. Raises UserError at once if another one (or this one, elsewhere) holds it."""
+        """Holds the cell for this process. Raises CellBusy at once if another one (or this one, elsewhere) holds it."""
         for attempts_left in (2, 1, 0):  # `status()` of another process holds the lock for some microseconds
             if self._lock.acquire(wait=False):
                 break
             if not attempts_left:
-                raise UserError(
+                raise CellBusy(
                     f"cell {self} is being run by another process ({self._lock.holder()}): wait until it ends, or stop it, in {self.path}"
                 )
             time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,17 @@ import torch
 from ablations.diversity_grid import GridRow
 from ablations.evaluation import Drawing
 from ablations.metrics import clip_score, diversity, fidelity, image_quality, word_oracle
+from ablations.reuse import ScoreStore, full_batches, picture_key
 from datamodules.records import EvalPrompt
 from datamodules.tiny_world.renderer import IMAGE_SIZE
 from lightning_modules.backbones import Backbones
 
 COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value", "image_seed", "image")
 # Conditions whose candidates are compared with one another. The coarse prompt redrawn is the floor: what image noise alone does.
-DIVERSITY_CONDITIONS = ("coarse", "refined", "refined_shared_noise", "rewrite")
+DIVERSITY_CONDITIONS = ("coarse", "plug_in", "refined", "refined_shared_noise", "rewrite")
+# Networks score so many pictures or texts at a time, always: see ablations.reuse.
+_AT_ONCE = 16
+_ORACLE_SCORES = ("fidelity", "closeness", "sharpness", "cleanness", "subject_kept", "words_drawn", "style_drawn")
 
 
 class JointSpace:
@@ -54,61 +59,94 @@ def score(
     images: np.ndarray,
     say: Callable[[str], None],
     check: Callable[[], None],
+    store: ScoreStore | None = None,
 ) -> CellScores:
-    """Score every picture, and every set of candidates for its diversity. `check()` may raise between metrics to stop."""
+    """Score every picture, and every set of candidates for its diversity. `check()` may raise between metrics to stop.
+
+    What `store` knows of a picture is not computed again; equal pictures have equal scores in any case.
+    """
+    store = store or ScoreStore(None, {})
+    keys = [picture_key(image) for image in images]
     prompt_of = {prompt.prompt_id: prompt for prompt in prompts}
     joint_space = JointSpace(backbones)
     values: dict[str, np.ndarray] = {}
     say(f"scoring {len(images)} pictures")
-    embeddings = clip_score.encode_images(joint_space, images)
+    embeddings = _scored("embedding", keys, images, lambda part: clip_score.encode_images(joint_space, part), store)
     for name, texts in (("clip_score", [d.text for d in drawings]), ("clip_score_coarse", [d.coarse for d in drawings])):
         distinct = list(dict.fromkeys(texts))
         row_of = {text: row for row, text in enumerate(distinct)}
-        text_embeddings = clip_score.encode_texts(joint_space, distinct)[[row_of[text] for text in texts]]
+        parts = [clip_score.encode_texts(joint_space, list(part))[:count] for part, count in full_batches(np.array(distinct), _AT_ONCE)]
+        text_embeddings = np.concatenate(parts)[[row_of[text] for text in texts]]
         values[name] = clip_score.clip_score_of_embeddings(embeddings, text_embeddings)
     check()
-    values["piqe"] = image_quality.piqe(images)
-    values["entropy"] = image_quality.entropy(images)
-    check()
+    for name, metric in (("piqe", image_quality.piqe), ("entropy", image_quality.entropy)):
+        values[name] = _scored(name, keys, images, metric, store)[:, 0]
+        check()
     # The tiny world's oracles know its pictures at its own size only.
     if images.shape[1:3] == (IMAGE_SIZE, IMAGE_SIZE) and all(prompt.scene is not None for prompt in prompts):
-        values |= _oracle_scores(prompt_of, drawings, images)
+        values |= _oracle_scores(prompt_of, drawings, images, keys, store)
     rows = [
         (d.prompt_id, d.condition, d.candidate, name, float(value), d.image_seed, d.image)
         for name, column in values.items()
         for d, value in zip(drawings, column, strict=True)
     ]
     check()
-    rows += _diversity_rows(drawings, images, embeddings)
+    rows += _diversity_rows(drawings, images, embeddings, keys, store)
     return CellScores(pd.DataFrame(rows, columns=list(COLUMNS)), embeddings)
 
 
-def _oracle_scores(prompt_of: dict[int, EvalPrompt], drawings: Sequence[Drawing], images: np.ndarray) -> dict[str, np.ndarray]:
-    seen = word_oracle.words_seen(images)
-    columns: dict[str, list[float]] = {}
-    for i, (drawing, image) in enumerate(zip(drawings, images, strict=True)):
-        truth = prompt_of[drawing.prompt_id].scene
-        close = fidelity.fidelity(image, truth)
-        scores = {"fidelity": close.score, "closeness": close.closeness, "sharpness": close.sharpness, "cleanness": close.cleanness}
-        scores |= word_oracle.word_scores(seen, i, truth)
-        scores["subject_in_text"] = float(truth.subject in drawing.text.replace(",", " ").split())
-        for name, value in scores.items():
-            columns.setdefault(name, []).append(value)
-    return {name: np.array(column) for name, column in columns.items()}
+def _scored(
+    name: str, keys: Sequence[str], images: np.ndarray, metric: Callable[[np.ndarray], np.ndarray], store: ScoreStore
+) -> np.ndarray:
+    """The rows (N, D) of a metric for every picture, out of the store or computed in full batches."""
+
+    def compute(positions: np.ndarray) -> np.ndarray:
+        return np.concatenate([metric(part)[:count] for part, count in full_batches(images[positions], _AT_ONCE)])
+
+    return store.remember(name, keys, compute)
 
 
-def _diversity_rows(drawings: Sequence[Drawing], images: np.ndarray, embeddings: np.ndarray) -> list[tuple]:
+def _oracle_scores(
+    prompt_of: dict[int, EvalPrompt], drawings: Sequence[Drawing], images: np.ndarray, keys: Sequence[str], store: ScoreStore
+) -> dict[str, np.ndarray]:
+    truths = [prompt_of[drawing.prompt_id].scene for drawing in drawings]
+    truth_keys = {truth: hashlib.sha256(repr(truth).encode()).hexdigest()[:16] for truth in set(truths)}
+
+    def compute(positions: np.ndarray) -> np.ndarray:
+        rows = []
+        for start, (part, count) in enumerate(full_batches(images[positions], _AT_ONCE)):
+            seen = word_oracle.words_seen(part)
+            for i in range(count):
+                truth = truths[positions[start * _AT_ONCE + i]]
+                close = fidelity.fidelity(part[i], truth)
+                scores = {"fidelity": close.score, "closeness": close.closeness, "sharpness": close.sharpness, "cleanness": close.cleanness}
+                scores |= word_oracle.word_scores(seen, i, truth)
+                rows.append([scores[name] for name in _ORACLE_SCORES])
+        return np.array(rows)
+
+    known = store.remember("oracles", [f"{key}-{truth_keys[truth]}" for key, truth in zip(keys, truths, strict=True)], compute)
+    said = [truth.subject in drawing.text.replace(",", " ").split() for drawing, truth in zip(drawings, truths, strict=True)]
+    return {**dict(zip(_ORACLE_SCORES, known.T, strict=True)), "subject_in_text": np.array(said, dtype=np.float64)}
+
+
+def _diversity_rows(
+    drawings: Sequence[Drawing], images: np.ndarray, embeddings: np.ndarray, keys: Sequence[str], store: ScoreStore
+) -> list[tuple]:
     groups: dict[tuple[int, str], list[int]] = {}
     for i, drawing in enumerate(drawings):
         if drawing.condition in DIVERSITY_CONDITIONS:
             groups.setdefault((drawing.prompt_id, drawing.condition), []).append(i)
+    groups = {group: members for group, members in groups.items() if len(members) > 1}
+    if not groups:
+        return []
+    sets = list(groups.values())
+    set_keys = [hashlib.sha256(" ".join(keys[i] for i in members).encode()).hexdigest()[:32] for members in sets]
+    st_lpips = store.remember("st_lpips", set_keys, lambda positions: np.array([diversity.st_lpips(images[sets[i]]) for i in positions]))
     rows = []
-    for (prompt_id, condition), members in groups.items():
-        if len(members) < 2:
-            continue
+    for ((prompt_id, condition), members), distance in zip(groups.items(), st_lpips[:, 0], strict=True):
         texts = [drawings[i].text for i in members]
         scores = {
-            "st_lpips": diversity.st_lpips(images[members]),
+            "st_lpips": distance,
             "clip_distance": diversity.clip_distance(embeddings[members]),
             "vendi": diversity.vendi(embeddings[members]),
             "distinct_1": diversity.distinct_n(texts, 1),

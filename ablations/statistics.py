@@ -7,23 +7,34 @@ same seed and prompt. Differences vary with the seed and with the prompt, and bo
 
 so that Var(mean) = s2_a / S + s2_b / P + s2_e / (S P). Counting S x P values as if they were independent would give intervals
 that are far too narrow: a seed shifts all of its prompts, and a prompt all of its seeds.
+
+`python -m ablations.check_statistics` simulates how often these intervals cover the truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 CONFIDENCE = 0.95
+# Below this many seeds an interval over seeds says nothing (2 seeds: t = 12.7), so a table shows none.
+MIN_SEEDS = 3
+RECOMMENDED_SEEDS = 5
+# P-values are looked up between these, on a grid in their logarithm.
+_LEAST_P, _P_GRID = 1e-30, 4096
 
 
 @dataclass(frozen=True)
 class Difference:
     """Mean of a - b with its 95% interval [low, high], in the units of the scores.
 
-    `note` says what the interval does not cover ("" where it covers seeds and prompts).
+    `note` says what the interval does not cover ("" where it covers seeds and prompts). `degrees_of_freedom` are those of the t
+    quantile that the interval uses. `p_value` is two-sided, for "no difference", and not corrected for further comparisons: see
+    `holm`. It is below 0.05 exactly where the interval excludes 0.
     """
 
     mean: float
@@ -33,10 +44,133 @@ class Difference:
     num_prompts: int
     degrees_of_freedom: float
     note: str = ""
+    standard_error: float = float("nan")
+    p_value: float = float("nan")
 
     @property
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
+
+
+class MeanIntervals(NamedTuple):
+    """For X studies at once: mean, its 95% interval, standard error, t quantile and p-value; each an array (X...)."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    standard_error: np.ndarray
+    quantile: np.ndarray
+    p_value: np.ndarray
+
+
+def mean_intervals(values_XSP: np.ndarray) -> MeanIntervals:
+    """The mean over seeds and prompts with its 95% t interval, for every study X (any leading axes, or none) at once.
+
+    Args:
+        values_XSP: values (..., num_seeds, num_prompts). Either may be 1: the interval then covers the other factor only.
+
+    With the ANOVA mean squares MS_A (seeds), MS_B (prompts) and MS_E (rest) of the two-way crossed random-effects layout,
+
+        Var(mean) = max(MS_A + MS_B - MS_E, MS_E) / (S P)
+
+    which is unbiased but for its floor: MS_A and MS_B are expected to be at least MS_E (Searle, Casella & McCulloch, "Variance
+    Components", 1992, ch. 4). Each of the three has degrees of freedom f_i of its own, and the parts w_i of the variance that they
+    stand for weigh their t quantiles, t^2 = sum w_i t(f_i)^2 (Banerjee 1960). Satterthwaite's effective degrees of freedom answer
+    the same question, but with 3 seeds a small MS_A shrinks the variance and raises those degrees of freedom at once: intervals
+    then cover 92%, and among 7 arms without effect 13 to 16% of studies show one after Holm's correction, where this gives 95%
+    and 6%. `ablations.check_statistics` measures it.
+    """
+    values_XSP = np.asarray(values_XSP, dtype=np.float64)
+    num_seeds, num_prompts = values_XSP.shape[-2:]
+    size = num_seeds * num_prompts
+    assert size >= 2, "an interval needs two values"
+    mean_X = values_XSP.mean(axis=(-2, -1))
+    if min(num_seeds, num_prompts) == 1:
+        total_X = values_XSP.var(axis=(-2, -1), ddof=1)
+        shares_X3 = np.broadcast_to([1.0, 0.0, 0.0], (*mean_X.shape, 3))
+        freedoms = (size - 1, size - 1, size - 1)
+    else:
+        total_X, shares_X3, freedoms = _crossed_variance(values_XSP, mean_X)
+    variance_X = total_X / size
+    # Equal values differ by rounding only: that is no spread.
+    variance_X = np.where(variance_X <= (np.finfo(np.float64).eps * np.abs(values_XSP).max(axis=(-2, -1))) ** 2, 0.0, variance_X)
+    error_X = np.sqrt(variance_X)
+    quantile_X = np.sqrt(shares_X3 @ np.array([_t_quantile(freedom) ** 2 for freedom in freedoms]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_value_X = np.where(mean_X == 0, 0.0, np.abs(mean_X) / error_X)
+    p_value_X = _p_value(t_value_X, shares_X3, freedoms)
+    return MeanIntervals(mean_X, mean_X - quantile_X * error_X, mean_X + quantile_X * error_X, error_X, quantile_X, p_value_X)
+
+
+def _crossed_variance(values_XSP: np.ndarray, mean_X: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
+    """In the crossed layout, S >= 2 and P >= 2: S P times the variance of the mean; the shares that the factor with fewer levels,
+    the other one and the rest have in it (X, 3); and the degrees of freedom of these three."""
+    num_seeds, num_prompts = values_XSP.shape[-2:]
+    mean_X11 = mean_X[..., None, None]
+    seed_XS1 = values_XSP.mean(axis=-1, keepdims=True)
+    prompt_X1P = values_XSP.mean(axis=-2, keepdims=True)
+    freedom_rest = (num_seeds - 1) * (num_prompts - 1)
+    rest_X = ((values_XSP - seed_XS1 - prompt_X1P + mean_X11) ** 2).sum(axis=(-2, -1)) / freedom_rest
+    seeds_X = num_prompts * ((seed_XS1 - mean_X11) ** 2).sum(axis=(-2, -1)) / (num_seeds - 1)
+    prompts_X = num_seeds * ((prompt_X1P - mean_X11) ** 2).sum(axis=(-2, -1)) / (num_prompts - 1)
+
+    few_X, many_X, freedom_few, freedom_many = seeds_X, prompts_X, num_seeds - 1, num_prompts - 1
+    if freedom_many < freedom_few:
+        few_X, many_X, freedom_few, freedom_many = many_X, few_X, freedom_many, freedom_few
+    total_X = np.maximum(few_X + many_X - rest_X, rest_X)
+    # MS_few estimates its own component and the rest's in one, with its own few degrees of freedom: so it counts as a whole, and
+    # the factor with many levels with what it has beyond the rest.
+    few_part_X = np.minimum(few_X, total_X)
+    many_part_X = np.clip(np.minimum(many_X - rest_X, total_X - few_part_X), 0, None)
+    parts_X3 = np.stack([few_part_X, many_part_X, np.maximum(total_X - few_part_X - many_part_X, 0)], axis=-1)
+    shares_X3 = np.divide(parts_X3, total_X[..., None], out=np.zeros_like(parts_X3), where=total_X[..., None] > 0)
+    shares_X3[total_X == 0] = (1.0, 0.0, 0.0)  # no spread at all: the cautious end
+    return total_X, shares_X3, (freedom_few, freedom_many, freedom_rest)
+
+
+@lru_cache(maxsize=1024)
+def _t_quantile(freedom: int, p_value: float = 1 - CONFIDENCE) -> float:
+    from scipy.stats import t
+
+    return float(t.isf(p_value / 2, freedom))
+
+
+@lru_cache(maxsize=64)
+def _squared_quantiles(freedoms: tuple[int, int, int]) -> np.ndarray:
+    """t^2 for every p-value of the grid, from 1 down to _LEAST_P: (G, 3), ascending."""
+    from scipy.stats import t
+
+    return t.isf(np.exp(_log_p_grid())[:, None] / 2, np.array(freedoms)) ** 2
+
+
+def _log_p_grid() -> np.ndarray:
+    return np.linspace(0.0, np.log(_LEAST_P), _P_GRID)
+
+
+def _p_value(t_value_X: np.ndarray, shares_X3: np.ndarray, freedoms: tuple[int, int, int]) -> np.ndarray:
+    """The two-sided p at which the weighted quantile equals |t|: exact to 4 digits, 0 for an infinite t, else at least _LEAST_P."""
+    table_G3, log_p_G = _squared_quantiles(freedoms), _log_p_grid()
+    square_X = np.asarray(t_value_X, dtype=np.float64) ** 2
+    low_X, high_X = np.zeros(square_X.shape, dtype=np.int64), np.full(square_X.shape, _P_GRID - 1)
+    while (high_X - low_X > 1).any():
+        middle_X = (low_X + high_X) // 2
+        is_below = (shares_X3 * table_G3[middle_X]).sum(axis=-1) <= square_X
+        low_X, high_X = np.where(is_below, middle_X, low_X), np.where(is_below, high_X, middle_X)
+    # Between two points of the grid t itself is nearly linear in log p.
+    at_low, at_high = (np.sqrt((shares_X3 * table_G3[i]).sum(axis=-1)) for i in (low_X, high_X))
+    part_X = np.clip((np.sqrt(square_X) - at_low) / (at_high - at_low), 0, 1)
+    return np.where(np.isinf(square_X), 0.0, np.exp(log_p_G[low_X] + part_X * (log_p_G[high_X] - log_p_G[low_X])))
+
+
+def _freedom_of_quantile(quantile: float) -> float:
+    """The degrees of freedom whose 95% t quantile this is."""
+    from scipy.optimize import brentq
+    from scipy.stats import t
+
+    def excess(log_freedom: float) -> float:
+        return float(t.isf((1 - CONFIDENCE) / 2, np.exp(log_freedom))) - quantile
+
+    return float(np.exp(brentq(excess, np.log(0.5), np.log(1e9), xtol=1e-10)))
 
 
 def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Difference:
@@ -47,16 +181,8 @@ def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Difference:
             be one column: see `average_equal_prompts`. S may be 1 (the interval then covers prompts only), P may be 1
             (seeds only), not both.
 
-    With the ANOVA mean squares MS_A (seeds), MS_B (prompts) and MS_E (rest) of the two-way crossed random-effects layout,
-
-        Var(mean) = (MS_A + MS_B - MS_E) / (S P)
-
-    MS_A and MS_B are expected to be at least MS_E; where a sample falls below, its variance component is taken as zero and the
-    mean square is replaced by MS_E. Degrees of freedom are Satterthwaite's for that sum (Satterthwaite 1946; Searle, Casella &
-    McCulloch, "Variance Components", 1992, ch. 4), at least those of the smaller factor, S - 1 or P - 1.
-
-    Coverage in simulations of 3 seeds x 32 prompts is 92 to 98%, lowest where seeds and prompts vary about as much as single
-    values do; with 2 seeds it falls to 89% there.
+    The interval is that of `mean_intervals`. In simulations of 3, 5 and 10 seeds and 8 to 64 prompts it covers the truth in at least
+    94.5% of studies, at every mixture of seed and prompt effects.
 
     Raises ValueError for shapes that differ, values that are not finite, or a single pair.
     """
@@ -67,51 +193,46 @@ def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Difference:
     missing = int((~np.isfinite(difference_SP)).sum())
     if missing:
         raise ValueError(f"{missing} of {difference_SP.size} paired scores are not finite; a missing score cannot be averaged away")
+    # Means of equal scores may differ in their last bits, and a difference without any spread would then be significant.
+    difference_SP = np.where(
+        np.abs(difference_SP) <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(a_SP), np.abs(b_SP)), 0.0, difference_SP
+    )
     num_seeds, num_prompts = difference_SP.shape
     if difference_SP.size < 2:
         raise ValueError("an interval needs at least 2 pairs of scores, got 1 seed x 1 prompt")
-    mean = float(difference_SP.mean())
-    if min(num_seeds, num_prompts) == 1:
-        variance = float(difference_SP.var(ddof=1)) / difference_SP.size
-        freedom = float(difference_SP.size - 1)
-        note = "one seed: interval over prompts only" if num_seeds == 1 else "one prompt: interval over seeds only"
-    else:
-        variance, freedom = _crossed_variance(difference_SP)
-        note = ""
-    if variance <= (np.finfo(np.float64).eps * np.abs(difference_SP).max()) ** 2:
-        variance = 0.0
-        note = "; ".join(part for part in (note, "every difference is equal: no spread to estimate an interval from") if part)
-    half = _t_quantile(freedom) * variance**0.5
-    return Difference(mean, mean - half, mean + half, num_seeds, num_prompts, freedom, note)
+    found = MeanIntervals(*(float(value) for value in mean_intervals(difference_SP)))
+    notes = ["one seed: interval over prompts only"] if num_seeds == 1 else []
+    notes += ["one prompt: interval over seeds only"] if num_prompts == 1 else []
+    notes += ["every difference is equal: no spread to estimate an interval from"] if found.standard_error == 0 else []
+    return Difference(
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
+        num_seeds=num_seeds,
+        num_prompts=num_prompts,
+        degrees_of_freedom=_freedom_of_quantile(found.quantile),
+        note="; ".join(notes),
+        standard_error=found.standard_error,
+        p_value=found.p_value,
+    )
 
 
-def _crossed_variance(difference_SP: np.ndarray) -> tuple[float, float]:
-    """Variance of the mean and its degrees of freedom in the crossed layout, S >= 2 and P >= 2."""
-    num_seeds, num_prompts = difference_SP.shape
-    mean = difference_SP.mean()
-    seed_S1 = difference_SP.mean(axis=1, keepdims=True)
-    prompt_1P = difference_SP.mean(axis=0, keepdims=True)
-    freedom_seeds, freedom_prompts = num_seeds - 1, num_prompts - 1
-    freedom_rest = freedom_seeds * freedom_prompts
-    ms_rest = float(((difference_SP - seed_S1 - prompt_1P + mean) ** 2).sum()) / freedom_rest
-    ms_seeds = num_prompts * float(((seed_S1 - mean) ** 2).sum()) / freedom_seeds
-    ms_prompts = num_seeds * float(((prompt_1P - mean) ** 2).sum()) / freedom_prompts
+def holm(p_values: Sequence[float] | np.ndarray, axis: int = -1) -> np.ndarray:
+    """Holm's corrected p-values for the set of comparisons along `axis`: below 0.05 keeps the chance of any false alarm at 5%.
 
-    # Each part: mean square, its coefficient in the sum, its degrees of freedom. A component truncated at zero leaves MS_E in
-    # the place of its mean square, with MS_E's degrees of freedom.
-    kept = [(ms, freedom) for ms, freedom in ((ms_seeds, freedom_seeds), (ms_prompts, freedom_prompts)) if ms > ms_rest]
-    rest_coefficient = (2 - len(kept)) - 1
-    total = sum(ms for ms, _ in kept) + rest_coefficient * ms_rest
-    spread = sum(ms**2 / freedom for ms, freedom in kept) + (rest_coefficient * ms_rest) ** 2 / freedom_rest
-    lowest = float(min(freedom_seeds, freedom_prompts))
-    freedom = max(total**2 / spread, lowest) if spread > 0 else lowest
-    return total / difference_SP.size, freedom
-
-
-def _t_quantile(degrees_of_freedom: float) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(0.5 + CONFIDENCE / 2, degrees_of_freedom))
+    The i-th smallest of m is multiplied by m - i + 1, never less than the one before, at most 1 (Holm 1979). Raises ValueError
+    where one is no probability.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    if not ((p_values >= 0) & (p_values <= 1)).all():
+        raise ValueError(f"p-values must lie in [0, 1], got {p_values}")
+    order = np.argsort(p_values, axis=axis, kind="stable")
+    count = p_values.shape[axis]
+    factors = np.moveaxis(np.broadcast_to(np.arange(count, 0, -1.0), (*(1,) * (p_values.ndim - 1), count)), -1, axis)
+    ranked = np.minimum(np.maximum.accumulate(np.take_along_axis(p_values, order, axis) * factors, axis=axis), 1.0)
+    corrected = np.empty_like(ranked)
+    np.put_along_axis(corrected, order, ranked, axis)
+    return corrected
 
 
 def average_equal_prompts(scores_SP: np.ndarray, prompts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -128,3 +249,17 @@ def average_equal_prompts(scores_SP: np.ndarray, prompts: Sequence[str]) -> tupl
         columns.setdefault(prompt, []).append(column)
     averaged = np.stack([scores_SP[:, group].mean(axis=1) for group in columns.values()], axis=1)
     return averaged, list(columns)
+
+
+def shannon_entropy_bits(classes: Sequence[int] | np.ndarray) -> float:
+    """Shannon entropy, in bits, of the shares of the classes seen: 0 (one class) to log2(number of classes).
+
+    The plug-in estimate, which is low by about (classes - 1) / (2 n ln 2) bits for n items: compare equal n only. Raises ValueError
+    for no item.
+    """
+    classes = np.asarray(classes)
+    if classes.size == 0:
+        raise ValueError("the entropy of no item is not defined")
+    counts = np.unique(classes, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum()) + 0.0

@@ -2,7 +2,8 @@
 
 A training is shared by every arm with the same train keys. `last.ckpt` is the newest checkpoint, `final.ckpt` the end;
 both hold trained parameters and optimiser state alone. What a step does depends on its number and the seed, not on
-Lightning's loop counters: the data module starts at the batch that the step count says.
+Lightning's loop counters: the data module starts at the batch that the step count says. Several processes share each batch out
+(`ablations.companions`) and do together what one does alone, so a training may go on with another number of them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from ablations.companions import JoinedDDP, Plan, check_devices, gathered, uses_ddp
 from ablations.config import Config
 from ablations.console import Console
+from ablations.launch import Place, find_place
 from ablations.run_folder import RunFolder, whole_file
 from ablations.stopping import Preempted, StopRequest
 from ablations.tracking import Tracker
@@ -29,7 +32,10 @@ FINAL, LAST, CURVES = "final.ckpt", "last.ckpt", "metrics.csv"
 
 
 class _Watch(pl.Callback):
-    """Progress, metrics.csv and W&B, checkpoints, and the stop at a signal, at the end of each optimiser step."""
+    """Progress, metrics.csv and W&B, checkpoints, and the stop at a signal, at the end of each optimiser step.
+
+    Of several processes, rank 0 alone writes and speaks; the logged values are those of the whole batch in all of them.
+    """
 
     def __init__(
         self,
@@ -71,11 +77,15 @@ class _Watch(pl.Callback):
         self._seen = step
         values = {name: total / self._parts for name, total in self._sums.items()}
         self._sums, self._parts = {}, 0
+        # A signal may have reached some of the processes only: all of them stop after the same step.
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._stop.requested, all=False):
+            self._stop.requested = True
         if step % self._config.train.log_every == 0 or step == self._total:
             self._report(values, step)
         if step == self._total:
             self._save(trainer, FINAL)
-            (self._folder.checkpoints / LAST).unlink(missing_ok=True)
+            if trainer.is_global_zero:
+                (self._folder.checkpoints / LAST).unlink(missing_ok=True)
         elif step % self._config.train.checkpoint_every == 0 or self._stop.requested:
             self._save(trainer, LAST)
         self._stop.check(f"training, step {step}")
@@ -94,8 +104,12 @@ class _Watch(pl.Callback):
             )
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
+        path = self._folder.checkpoints / name
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path)  # writes nothing here: Lightning wants every process to take part
+            return
         self._write_curves()
-        with whole_file(self._folder.checkpoints / name) as aside:
+        with whole_file(path) as aside:
             trainer.save_checkpoint(aside)
 
     def _write_curves(self) -> None:
@@ -137,6 +151,34 @@ def total_steps(config: Config, batches_per_epoch: int) -> int:
     return min(limits)
 
 
+def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root: Path, place: Place | None = None) -> pl.Trainer:
+    """Lightning's Trainer for `steps` optimiser steps, without its own logging, checkpoints and progress.
+
+    `place` is this process's among those of a DDP training, whose process group must be there; None: one device, no DDP.
+    """
+    # Lightning's hints about workers, loggers and unused features are meant for its own users.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    return pl.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices if place else 1,
+        num_nodes=config.trainer.num_nodes if place else 1,
+        strategy=JoinedDDP(place) if place else "auto",
+        precision=config.train.precision,
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.train.accumulate,
+        gradient_clip_val=config.train.grad_clip or None,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        default_root_dir=root,
+    )
+
+
 def train(
     config: Config,
     folder: RunFolder,
@@ -150,7 +192,7 @@ def train(
 
     A checkpoint that was made from other data or other frozen weights is not used. The caller holds the training's lock. Raises
     Preempted, with a checkpoint on disk, after a signal, and FloatingPointError, naming the term, before an update with a loss that
-    is not finite.
+    is not finite. In several processes this one is rank 0.
     """
     final, last = folder.checkpoints / FINAL, folder.checkpoints / LAST
     made_from = {"data": data.digest, "weights": module.backbones.digest}
@@ -161,38 +203,59 @@ def train(
     if final.exists():
         console.say(f"training: {folder.train_id}/seed-{folder.seed} is finished already, its weights are used")
         return {"steps": load_trained(module, final), "seconds": 0.0, "reused": True}
-    steps = total_steps(config, data.batches_per_epoch)
-    # Lightning's hints about workers, loggers and unused features are meant for its own users.
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    trainer = pl.Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.train.precision,
-        max_steps=steps,
-        max_epochs=-1,
-        accumulate_grad_batches=config.train.accumulate,
-        gradient_clip_val=config.train.grad_clip or None,
-        callbacks=[_Watch(config, folder, console, tracker, stop, steps, made_from)],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        default_root_dir=folder.training_path,
-    )
+    place = find_place(config)
+    check_devices(config)
     resume = last if last.exists() else None
     if resume is not None:
         console.say(f"training: going on from {resume}")
     started = time.monotonic()
-    with stop.held_back("training"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        except SIGTERMException as signalled:
-            # The signal came before the first step, while Lightning's handler was still in place.
-            raise Preempted("training, before its first step") from signalled
+    if uses_ddp(config):
+        with gathered(config, place, Plan(True, made_from, resume is not None), console.say):
+            steps = _fit(config, folder, module, data, console, tracker, stop, made_from, resume, place)
+    else:
+        steps = _fit(config, folder, module, data, console, tracker, stop, made_from, resume, None)
     return {"steps": steps, "seconds": time.monotonic() - started, "reused": False}
+
+
+def train_beside_rank_0(
+    config: Config, place: Place, folder: RunFolder, module: PromptRefinerModule, data: CFPDataModule, plan: Plan, stop: StopRequest
+) -> None:
+    """This process's part of the training that rank 0 planned: it says, writes and tracks nothing. Its process group must be there."""
+    resume = folder.checkpoints / LAST if plan.resume else None
+    _fit(config, folder, module, data, Console("none"), Tracker(), stop, plan.made_from, resume, place)
+
+
+def _fit(
+    config: Config,
+    folder: RunFolder,
+    module: PromptRefinerModule,
+    data: CFPDataModule,
+    console: Console,
+    tracker: Tracker,
+    stop: StopRequest,
+    made_from: dict[str, str],
+    resume: Path | None,
+    place: Place | None,
+) -> int:
+    """Lightning's fit, from `resume` on; returns the number of steps that the training has in all."""
+    steps = total_steps(config, data.batches_per_epoch)
+    trainer = make_trainer(config, steps, [_Watch(config, folder, console, tracker, stop, steps, made_from)], folder.training_path, place)
+    # DDP waits for a gradient of every parameter in its buckets.
+    without_gradient = module.parameters_without_gradient() if place else []
+    for parameter in without_gradient:
+        parameter.requires_grad_(False)
+    try:
+        with stop.held_back("training"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            except SIGTERMException as signalled:
+                # The signal came before the first step, while Lightning's handler was still in place.
+                raise Preempted("training, before its first step") from signalled
+    finally:
+        for parameter in without_gradient:
+            parameter.requires_grad_(True)
+    return steps
 
 
 def load_trained(module: PromptRefinerModule, checkpoint: Path) -> int:

@@ -62,6 +62,10 @@ class RecordTable:
         """One more than the largest id."""
         return int(self.ids_R.max()) + 1
 
+    def target_lengths(self, positions: np.ndarray) -> np.ndarray:
+        """Target tokens of each record at `positions`, int64 (B,)."""
+        return self._target_starts[positions + 1] - self._target_starts[positions]
+
     def targets(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """Target tokens int64 (B, T), padded to the longest with the pad id, and their mask bool (B, T)."""
         starts, ends = self._target_starts[positions], self._target_starts[positions + 1]
@@ -175,7 +179,10 @@ class BankPlan:
 
 
 class TrainingBatches(Dataset):
-    """Training batches by number: `batches[k]` is this rank's share of global batch k, for any k from 0."""
+    """Training batches by number: `batches[k]` is this rank's share of global batch k, for any k from 0.
+
+    Of several ranks, each also gets `target_token_share`: its target tokens over the mean of the ranks.
+    """
 
     def __init__(
         self,
@@ -205,7 +212,11 @@ class TrainingBatches(Dataset):
         if self._draws is None or self._draws.epoch != epoch:
             self._draws = self._assembler.draw(self._seed, epoch, self._random_flip, keyed.COARSE_LENGTH)
         share = self._batch_size // self._world_size
-        batch = self._assembler.batch(whole[self._rank * share : (self._rank + 1) * share], self._draws)
+        mine = whole[self._rank * share : (self._rank + 1) * share]
+        batch = self._assembler.batch(mine, self._draws)
+        if self._world_size > 1:
+            count = self._assembler.table.target_lengths
+            batch["target_token_share"] = float(count(mine).sum() * self._world_size / count(whole).sum())
         if self._bank.size:
             # Every rank draws the same bank, free of the whole batch, since representations are gathered across ranks.
             rng = keyed.keyed_rng(self._seed, number, tag=keyed.BANK)

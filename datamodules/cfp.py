@@ -34,9 +34,11 @@ from datamodules.feature_cache import FeatureCache, FeatureEncoder, open_or_buil
 from datamodules.images import PREPROCESSING, ImageChecker, content_digest
 from datamodules.manifest import Manifest
 from datamodules.progress import track
-from datamodules.readers import ReadTable, read_table, read_tiny_world
+from datamodules.readers import ReadTable, read_tiny_world
+from datamodules.readers_folders import read_source
 from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_index, prefix_share
 from datamodules.splits import split_table
+from datamodules.stored_images import NO_IMAGE, PictureFile
 
 TINY_WORLD = "tiny"
 SPLITS = ("train", "validation", "test")
@@ -58,12 +60,13 @@ class _Loaded:
 class CFPDataModule(LightningDataModule):
     """Coarse-fine prompt data for training and evaluation.
 
-    `source` is "tiny" (the tiny world) or the path of a CSV table (layouts: `datamodules.readers`); `images` the folder of a table's
-    pictures. `encoders` are the frozen networks whose features the run needs: none of them, and no picture, is touched if the
-    list is empty; with `cache=False` batches carry the pictures instead. `tokenize_clip` maps texts to int64 (B, 77),
-    `tokenize_t5` to lists of ids with the end-of-text token, `count_tokens` a text to its number of tokens without start and
-    end. `batch_size` counts records over all devices. `num_train` None takes every training record of a table, 8192 of the
-    tiny world. Raises ValueError or FileNotFoundError, one line each, for what a user can set right.
+    `source` is "tiny" (the tiny world) or a path: of a CSV table (layouts: `datamodules.readers`), a parquet file or a folder
+    (`datamodules.readers_folders`); `images` is the folder that image paths are relative to. `encoders` are the frozen networks
+    whose features the run needs: none of them, and no picture, is touched if the list is empty; with `cache=False` batches carry
+    the pictures instead. `tokenize_clip` maps texts to int64 (B, 77), `tokenize_t5` to lists of ids with the end-of-text token,
+    `count_tokens` a text to its number of tokens without start and end. `batch_size` counts records over all devices.
+    `num_train` None takes every training record of a table, 8192 of the tiny world. Raises ValueError or FileNotFoundError, one
+    line each, for what a user can set right.
     """
 
     def __init__(
@@ -146,6 +149,16 @@ class CFPDataModule(LightningDataModule):
         self._load()
         if stage in (None, "fit", "validate"):
             self._assemble()
+
+    def read_records(self) -> object:
+        """Read and check the source now; what comes back is for `use_records` of another module of the same source and settings."""
+        return self._load()
+
+    def use_records(self, read: object) -> None:
+        """Use what another module has read, instead of reading it again. The manifest is written, and enforced, here too."""
+        assert isinstance(read, _Loaded)
+        self._loaded = read
+        self._write_manifest(read.manifest)
 
     @property
     def records(self) -> list[CFPRecord]:
@@ -233,11 +246,12 @@ class CFPDataModule(LightningDataModule):
         return _Loaded(records, train, validation, {}, [content_digest(record, {}) for record in records], manifest)
 
     def _load_table(self) -> _Loaded:
-        table = read_table(self.source, self.images, self._count_tokens, self._clean)
+        table = read_source(self.source, self.images, self._count_tokens, self._clean)
         if table.total == 0:
             raise ValueError(f"{self.source} has a header and no rows")
         if self.encoders and table.records and not table.any_image:
-            looked = self.images if self.images is not None else f"{self.source.parent} and its folder images"
+            beside = self.source if self.source.is_dir() else self.source.parent
+            looked = self.images if self.images is not None else f"{beside} and its folder images"
             raise FileNotFoundError(
                 f"none of the images of {self.source} is there (looked in {looked}): set data.images to their folder, "
                 "or train without the terms that need them (use_mse=false use_clip=false)"
@@ -249,7 +263,7 @@ class CFPDataModule(LightningDataModule):
         contents = [content_digest(record, digests) for record in records]
         return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest)
 
-    def _check_images(self, table: ReadTable) -> tuple[list[CFPRecord], list[BadRecord], dict[Path, str]]:
+    def _check_images(self, table: ReadTable) -> tuple[list[CFPRecord], list[BadRecord], dict[PictureFile, str]]:
         ledger = None
         if self.cache_dir is not None:
             ledger = self.cache_dir / f"images-{hashlib.sha256(str(Path(self.source).resolve()).encode()).hexdigest()[:16]}.json"
@@ -260,7 +274,8 @@ class CFPDataModule(LightningDataModule):
                 name = record.metadata.get("image_path", record.metadata.get("image", ""))
                 bad.append(BadRecord(record.id, 0, "missing_image", f"no image {name!r}" if name else "no image is named"))
             elif found[record.image][0]:
-                bad.append(BadRecord(record.id, 0, "corrupt_image", f"{record.image.name}: {found[record.image][0]}"))
+                reason = "missing_image" if found[record.image][0].startswith(NO_IMAGE) else "corrupt_image"
+                bad.append(BadRecord(record.id, 0, reason, f"{record.image.name}: {found[record.image][0]}"))
             else:
                 records.append(record)
         return records, bad, {path: digest for path, (_, digest) in found.items() if digest}
@@ -341,9 +356,9 @@ class CFPDataModule(LightningDataModule):
         folder, pictures = self.cache_dir / "features", (len(loaded.records), digest, self.image_size, self.random_flip)
         caches = [FeatureCache(folder, encoder.name, encoder.digest, encoder.shapes(), *pictures) for encoder in self.encoders]
 
-        def image_batches() -> DataLoader:
+        def image_batches(start: int = 0) -> DataLoader:
             return DataLoader(
-                ImagesInOrder(loaded.records, self.image_size),
+                ImagesInOrder(loaded.records[start:], self.image_size),
                 self.encode_batch_size,
                 num_workers=self.num_workers,
                 collate_fn=stack_images,

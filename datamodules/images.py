@@ -23,6 +23,7 @@ from torch import Tensor
 from datamodules.files import write_atomically
 from datamodules.progress import track
 from datamodules.records import CFPRecord
+from datamodules.stored_images import NoImageError, PictureFile
 from datamodules.tiny_world import renderer, subjects
 
 # Part of every feature cache's key: raise it when a change here changes pixels.
@@ -54,7 +55,7 @@ def load_pixels(record: CFPRecord, image_size: int) -> np.ndarray:
         pixels = renderer.render(record.scene)
         return pixels if pixels.shape[0] == image_size else np.asarray(resize_and_crop(Image.fromarray(pixels), image_size))
     try:
-        with Image.open(record.image) as picture:  # type: ignore[arg-type]
+        with Image.open(BytesIO(record.image.read_bytes())) as picture:  # type: ignore[union-attr]
             return np.asarray(resize_and_crop(picture.convert("RGB"), image_size))
     except _DAMAGE as error:
         raise ValueError(f"record {record.id}: image {record.image} can no longer be read ({error})") from error
@@ -75,8 +76,8 @@ class ImageChecker:
     def __init__(self, ledger: Path | None, say: Callable[[str], None]):
         self._ledger, self._say = ledger, say
 
-    def check(self, paths: list[Path]) -> dict[Path, tuple[str, str]]:
-        """For each path ("", digest), or (what is wrong, "")."""
+    def check(self, paths: list[PictureFile]) -> dict[PictureFile, tuple[str, str]]:
+        """For each picture ("", digest), or (what is wrong, "")."""
         known = self._read_ledger()
         stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
         found = {path: tuple(known[str(path)][1]) for path, stamp in stamps.items() if known.get(str(path), [None])[0] == stamp}
@@ -97,24 +98,26 @@ class ImageChecker:
             return {}
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: PictureFile) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _inspect(path: Path) -> tuple[str, str]:
+def _inspect(path: PictureFile) -> tuple[str, str]:
     try:
         content = path.read_bytes()
         with Image.open(BytesIO(content)) as picture:
             picture.load()
     except UnidentifiedImageError:
         return "not a picture", ""
+    except NoImageError as error:
+        return str(error), ""
     except _DAMAGE as error:
         return f"{type(error).__name__}: {error}".replace(str(path), path.name)[:200], ""
     return "", hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def content_digest(record: CFPRecord, image_digests: dict[Path, str]) -> str:
+def content_digest(record: CFPRecord, image_digests: dict[PictureFile, str]) -> str:
     """Digest of what the record's picture shows; empty for a record without one."""
     if record.scene is not None:
         scene = json.dumps(asdict(record.scene), sort_keys=True)

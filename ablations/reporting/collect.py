@@ -1,0 +1,237 @@
+"""Run folders in: every cell under an output folder, its scores by seed and prompt, and what had to be left out and why.
+
+Reads run.json, scores.parquet and prompts.jsonl, nothing else; writes nothing. Cells whose results must not be compared come out in
+different sections: another profile, other data, other weights. Rehearsals (networks without pre-training) come into none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablations.config import KEYS, Config, from_flat_dict, to_flat_dict
+from ablations.config_parsing import Scalar
+from ablations.errors import RunFolderError, UserError, one_line
+from ablations.reporting.columns import STYLE_ENTROPY, STYLE_SEEN
+from ablations.run_folder import RunFolder, read_run
+from ablations.statistics import shannon_entropy_bits
+
+SCORE_COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value")
+# The one "prompt" of a metric that has a single value per seed.
+WHOLE_SEED = "(all prompts)"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A cell that enters no table: its folder within the output folder, its status, and what to do about it."""
+
+    name: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A finished cell. `settings` are its train and eval keys; digests are those of run.json."""
+
+    folder: Path
+    arm: str
+    seed: int
+    profile: str
+    settings: Mapping[str, Scalar]
+    data_digest: str
+    weights_digest: str
+    code_revision: str
+    timings: Mapping[str, float]
+    scores: pd.DataFrame = field(repr=False)
+
+    def values(self, metric: str, condition: str) -> pd.Series | None:
+        """One value per coarse prompt (its text is the index): candidates, and prompts of equal text, are averaged. None if not scored."""
+        return self._values.get((condition, metric))
+
+    def num_candidates(self, condition: str) -> int:
+        """Candidates per prompt that were drawn in a condition; 0 where none was."""
+        return self._candidates.get(condition, 0)
+
+    @cached_property
+    def conditions(self) -> list[str]:
+        return list(self.scores.condition.unique())
+
+    @cached_property
+    def _candidates(self) -> dict[str, int]:
+        per_image = self.scores[self.scores.candidate >= 0]
+        return per_image.groupby("condition").candidate.nunique().to_dict()
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str], pd.Series]:
+        averaged = self.scores[self.scores.metric != STYLE_SEEN].groupby(["condition", "metric", "coarse"]).value.mean()
+        found = {key: part.droplevel([0, 1]) for key, part in averaged.groupby(level=[0, 1])}
+        for condition, seen in self.scores[self.scores.metric == STYLE_SEEN].groupby("condition"):
+            found[condition, STYLE_ENTROPY] = pd.Series({WHOLE_SEED: shannon_entropy_bits(seen.value.to_numpy())})
+        return found
+
+    def metrics(self) -> tuple[set[str], set[str]]:
+        """Names of the metrics with a value per image, and per set of candidates or seed."""
+        per_image = set(self.scores.metric[self.scores.candidate >= 0])
+        per_set = set(self.scores.metric[self.scores.candidate < 0]) | ({STYLE_ENTROPY} if STYLE_SEEN in per_image else set())
+        return per_image, per_set
+
+
+@dataclass(frozen=True)
+class Section:
+    """Cells that may be compared: of one profile, made from the same data and weights."""
+
+    profile: str
+    data_digest: str
+    weights_digest: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def is_tiny(self) -> bool:
+        return self.profile == "tiny"
+
+    @property
+    def slug(self) -> str:
+        """Unique among sections, as in tiny-0a1b2c3d-4e5f6a7b."""
+        return f"{self.profile}-{self.data_digest[:8]}-{self.weights_digest[:8]}"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Everything under an output folder: sections with the most cells first, cells left out, and warnings of one line."""
+
+    output_dir: Path
+    sections: tuple[Section, ...]
+    left_out: tuple[LeftOut, ...]
+    warnings: tuple[str, ...]
+
+
+def collect(output_dir: Path) -> Collection:
+    """Read every cell under OUTPUT_DIR/ARM/seed-N.
+
+    Raises UserError where there is no such folder, no cell in it, or none that can enter a table.
+    """
+    if not output_dir.is_dir():
+        raise UserError(f"there is no folder {str(output_dir)!r}: give the output_dir of your runs")
+    folders = sorted(path for path in output_dir.glob("*/seed-*") if path.is_dir())
+    if not folders:
+        if any(output_dir.glob("seed-*/run.json")):
+            raise UserError(f"{output_dir} is the folder of one arm: give the folder above it, {output_dir.resolve().parent}")
+        raise UserError(f"{output_dir} holds no run folder ARM/seed-N: give the output_dir of your runs")
+    cells, left_out = [], []
+    for folder in folders:
+        read = _read(folder, output_dir)
+        (cells if isinstance(read, Cell) else left_out).append(read)
+    if not cells:
+        counts = {status: sum(item.status == status for item in left_out) for status in dict.fromkeys(item.status for item in left_out)}
+        what = ", ".join(f"{count} {status}" for status, count in counts.items())
+        raise UserError(f"none of the {len(folders)} cells in {output_dir} can enter a table ({what}); first: {left_out[0].reason}")
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.profile, cell.data_digest, cell.weights_digest), []).append(cell)
+    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    sections = tuple(Section(*key, tuple(sorted(members, key=lambda c: (c.arm, c.seed)))) for key, members in ordered)
+    return Collection(output_dir, sections, tuple(left_out), tuple(_warnings(sections)))
+
+
+def _read(folder: Path, output_dir: Path) -> Cell | LeftOut:
+    """A finished cell with its scores, or why it enters no table."""
+    name = str(folder.relative_to(output_dir))
+    run = read_run(folder)
+    if run is None:
+        return LeftOut(name, "absent", "no readable run.json: run the cell (again)")
+    status = str(run.get("status"))
+    flat = run.get("config") or {}
+    if run.get("rehearsal") or flat.get("rehearsal"):
+        return LeftOut(name, "rehearsal", "a rehearsal: its figures mean nothing and enter no table")
+    if flat.get("backbones.init") == "random":
+        return LeftOut(name, "rehearsal", "backbones.init=random: networks without pre-training are a rehearsal and enter no table")
+    try:
+        config = from_flat_dict(flat)
+    except UserError as error:
+        return LeftOut(name, status, f"run.json holds a config that this version does not know ({error}): run the cell again")
+    if status != "finished":
+        return LeftOut(name, *_unfinished(config, folder, output_dir, run))
+    if not config.eval.num_prompts:
+        return LeftOut(name, "trained only", "eval.num_prompts=0: it was not evaluated")
+    try:
+        scores = _read_scores(folder)
+    except (UserError, OSError, ValueError, KeyError) as error:
+        return LeftOut(name, "unreadable", f"{one_line(error)}: run the cell again with force=true")
+    digests = run.get("digests") or {}
+    settings = {key: value for key, value in to_flat_dict(config).items() if KEYS[key].option.kind in ("train", "eval")}
+    return Cell(
+        folder=folder,
+        arm=folder.parent.name,
+        seed=config.seed,
+        profile=config.profile,
+        settings=settings,
+        data_digest=str(digests.get("data")),
+        weights_digest=str(digests.get("weights")),
+        code_revision=str(run.get("code_revision")),
+        timings={name: float(seconds) for name, seconds in (run.get("timings") or {}).items()},
+        scores=scores,
+    )
+
+
+def _unfinished(config: Config, folder: Path, output_dir: Path, run: dict[str, Any]) -> tuple[str, str]:
+    """The status of a cell that has not finished, and the reason or remedy."""
+    status = str(run.get("status"))
+    if status == "failed":
+        return status, str(run.get("reason") or "no reason was written")
+    if status == "preempted":
+        return status, f"stopped while {run.get('where') or 'at work'}: the same command goes on from there"
+    mine = RunFolder(dataclasses.replace(config, output_dir=str(output_dir)))
+    if mine.path.resolve() == folder.resolve():
+        try:
+            status = mine.status()
+        except RunFolderError as error:
+            return status, str(error)
+    if status == "interrupted":
+        return status, "its process is gone: the same command goes on from there"
+    return status, "not finished yet"
+
+
+def _read_scores(folder: Path) -> pd.DataFrame:
+    """scores.parquet with the column `coarse`, the coarse prompt's text. Raises UserError where a value is missing or not finite."""
+    for name in ("scores.parquet", "prompts.jsonl"):
+        if not (folder / name).is_file():
+            raise UserError(f"finished, but {name} is missing")
+    scores = pd.read_parquet(folder / "scores.parquet", columns=list(SCORE_COLUMNS))
+    if scores.empty:
+        raise UserError("scores.parquet is empty")
+    bad = int((~np.isfinite(scores.value.to_numpy(dtype=np.float64))).sum())
+    if bad:
+        raise UserError(f"{bad} of {len(scores)} values in scores.parquet are not finite")
+    lines = [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    coarse = {line["prompt_id"]: line["coarse"] for line in lines}
+    scores["coarse"] = scores.prompt_id.map(coarse)
+    if scores.coarse.isna().any():
+        raise UserError("scores.parquet scores prompts that prompts.jsonl does not have")
+    return scores
+
+
+def _warnings(sections: tuple[Section, ...]) -> list[str]:
+    warnings = []
+    for profile in dict.fromkeys(section.profile for section in sections):
+        same = [section for section in sections if section.profile == profile]
+        if len(same) > 1:
+            what = [f"{len(s.cells)} cells with data {s.data_digest[:8]} and weights {s.weights_digest[:8]}" for s in same]
+            warnings.append(
+                f"cells of the {profile} profile were made from different data or weights ({'; '.join(what)}): they are kept apart, "
+                "never compared. Unless you meant to vary them, run the older ones again with force=true"
+            )
+    for section in sections:
+        revisions = sorted({cell.code_revision for cell in section.cells})
+        if len(revisions) > 1:
+            shown = ", ".join(revision[:12] + "+dirty" * revision.endswith("+dirty") for revision in revisions)
+            warnings.append(f"the cells of {section.slug} were made by {len(revisions)} revisions of the code: {shown}")
+    return warnings

@@ -1,0 +1,109 @@
+"""The diversity grids of arms side by side, for the page: the same prompts at the same seed, pictures embedded, prompts as text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablations.diversity_grid import split_new_words
+from ablations.reporting.collect import Cell, Section
+from ablations.reporting.layouts import LAYOUTS, Family, families
+
+# Pictures are embedded at most this large, in pixels: a page of a hundred stays below some megabytes.
+_LONGEST_SIDE, _QUALITY = 224, 84
+NUM_PROMPTS, NUM_CANDIDATES = 4, 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its prompt: `pieces` are (text, added by the refiner); `uri` is its data, "" where the file is missing."""
+
+    uri: str
+    pieces: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True)
+class GridArm:
+    """One arm's candidates for one prompt."""
+
+    label: str
+    candidates: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class GridPrompt:
+    """One coarse prompt: its own picture, and every arm's candidates."""
+
+    coarse: Picture
+    arms: tuple[GridArm, ...]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The grids of a family's arms at one seed."""
+
+    title: str
+    family: str
+    seed: int
+    prompts: tuple[GridPrompt, ...]
+
+
+def side_by_side(section: Section) -> list[SideBySide]:
+    """Grids of every family of arms: with and without AFE first. None of a family whose arms have no seed in common."""
+    order = {"afe": 0, "losses": 1, "prompt_length": 2}
+    found = []
+    for layout in sorted(LAYOUTS, key=lambda layout: order.get(layout.id, len(order))):
+        for family in families(layout, section.cells):
+            seeds = set.intersection(*(set(cells) for cells in family.rows.values()))
+            if seeds:
+                found.append(_grid(family, min(seeds)))
+    return [grid for grid in found if grid.prompts]
+
+
+def _grid(family: Family, seed: int) -> SideBySide:
+    cells = {key: family.rows[key][seed] for key in family.ordered_keys() if key in family.rows}
+    lines = {key: _prompt_lines(cell) for key, cell in cells.items()}
+    first = next(iter(lines.values()))
+    prompts = []
+    for prompt_id in list(dict.fromkeys(prompt_id for prompt_id, _ in first))[:NUM_PROMPTS]:
+        if any((prompt_id, "refined") not in own or (prompt_id, "coarse") not in own for own in lines.values()):
+            continue
+        source = next(iter(cells.values()))
+        coarse = first[prompt_id, "coarse"][0]
+        arms = [
+            GridArm(family.layout.label(key), tuple(_picture(cells[key], line) for line in own[prompt_id, "refined"][:NUM_CANDIDATES]))
+            for key, own in lines.items()
+        ]
+        prompts.append(GridPrompt(Picture(_data_uri(source.folder / coarse["image"]), ((coarse["coarse"], False),)), tuple(arms)))
+    return SideBySide(family.layout.title, family.name, seed, tuple(prompts))
+
+
+def _prompt_lines(cell: Cell) -> Mapping[tuple[int, str], Sequence[dict]]:
+    """The lines of prompts.jsonl by prompt and condition, candidates in order."""
+    lines: dict[tuple[int, str], list[dict]] = {}
+    for text in (cell.folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        lines.setdefault((line["prompt_id"], line["condition"]), []).append(line)
+    return {key: sorted(members, key=lambda line: line["candidate"]) for key, members in lines.items()}
+
+
+def _picture(cell: Cell, line: dict) -> Picture:
+    return Picture(_data_uri(cell.folder / line["image"]), tuple(split_new_words(line["coarse"], line["refined"])))
+
+
+def _data_uri(path: Path) -> str:
+    """The picture as a data URI (WebP), reduced where it is large; "" where the file is not there."""
+    from PIL import Image
+
+    if not path.is_file():
+        return ""
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=_QUALITY, method=6)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

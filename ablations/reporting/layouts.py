@@ -1,0 +1,148 @@
+"""Which cells stand in which table: a layout varies some config keys, and everything else is held fixed.
+
+Cells that differ in other keys too form families; each family is a table of its own, named by what sets it apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ablations.config import KEYS
+from ablations.config_parsing import Scalar, show
+from ablations.reporting.collect import Cell
+
+Settings = Mapping[str, Scalar]
+_TERM_NAMES = {"mse": "L_mse", "text": "L_text", "clip": "L_clip"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of table that compares arms.
+
+    `varies` are the keys that its rows may differ in; `fits` says which arms it takes; `key` and `label` name an arm's row.
+    `reference` is the key of the row that the others are compared with, `expected` those listed even where nobody ran them.
+    `conditions` get a table each. `plots` are the columns (by key) that are drawn.
+    """
+
+    id: str
+    title: str
+    varies: tuple[str, ...]
+    fits: Callable[[Settings], bool]
+    key: Callable[[Settings], str]
+    label: Callable[[str], str]
+    reference: str
+    expected: tuple[str, ...]
+    conditions: tuple[str, ...]
+    plots: tuple[str, ...]
+
+
+def loss_terms(settings: Settings) -> str:
+    """The terms that are on, as in mse+text+clip+feature."""
+    return "+".join(term for term in ("mse", "text", "clip", "feature") if settings[f"use_{term}"])
+
+
+def _loss_label(key: str) -> str:
+    terms = key.split("+")
+    missing = [name for term, name in _TERM_NAMES.items() if term not in terms]
+    parts = [f"without {' and '.join(missing)}"] if missing else []
+    parts += ["with the feature term"] if "feature" in terms else []
+    return ", ".join(parts) or "full arm"
+
+
+def is_full(settings: Settings) -> bool:
+    """Whether every loss term of the paper is on, with AFE, and our addition off."""
+    return loss_terms(settings) == "mse+text+clip" and bool(settings["use_afe"])
+
+
+LOSSES = Layout(
+    id="losses",
+    title="Loss terms",
+    varies=("use_mse", "use_text", "use_clip", "use_afe", "use_feature"),
+    # In the paper's table L_clip stands for L_clip with its AFE module; AFE alone has a table of its own.
+    fits=lambda settings: settings["use_afe"] == settings["use_clip"],
+    key=loss_terms,
+    label=_loss_label,
+    reference="mse+text+clip",
+    expected=("mse+text+clip", "text+clip", "mse+text", "text"),
+    conditions=("refined", "rewrite"),
+    plots=("fidelity", "words_drawn", "musiq-koniq", "musiq-ava"),
+)
+AFE = Layout(
+    id="afe",
+    title="Adaptive feature extraction (AFE)",
+    varies=("use_afe",),
+    fits=lambda settings: bool(settings["use_clip"]),
+    key=lambda settings: "with" if settings["use_afe"] else "without",
+    label=lambda key: f"{key} AFE",
+    reference="with",
+    expected=("with", "without"),
+    conditions=("refined", "rewrite"),
+    plots=("style_entropy", "st_lpips@refined_shared_noise", "clip_distance@refined_shared_noise", "fidelity"),
+)
+PROMPT_LENGTH = Layout(
+    id="prompt_length",
+    title="Prompt length",
+    varies=("prompt_len",),
+    fits=lambda settings: settings["eval.mode"] == "extend",
+    key=lambda settings: str(settings["prompt_len"]),
+    label=lambda key: f"length {key}",
+    reference="6",
+    expected=("6",),
+    conditions=("refined",),  # a rewritten prompt has no prompt_len
+    plots=("fidelity", "words_drawn", "subject_kept", "st_lpips", "musiq-koniq", "musiq-ava"),
+)
+LAYOUTS = (LOSSES, AFE, PROMPT_LENGTH)
+
+
+@dataclass(frozen=True)
+class Family:
+    """The arms of one table: cells by row key and seed. `fixed` are the keys that all of them share, `name` what sets them apart
+    from other families of the layout ("" where there is no other)."""
+
+    layout: Layout
+    rows: Mapping[str, Mapping[int, Cell]]
+    fixed: Settings
+    name: str
+
+    @property
+    def num_cells(self) -> int:
+        return sum(len(cells) for cells in self.rows.values())
+
+    def ordered_keys(self) -> list[str]:
+        """Row keys: lengths by size; else the expected ones first, then the others."""
+        if self.layout is PROMPT_LENGTH:
+            return sorted({*self.rows, *self.layout.expected}, key=int)
+        others = sorted(set(self.rows) - set(self.layout.expected), key=lambda key: ("feature" in key, key))
+        return [*self.layout.expected, *others]
+
+
+def families(layout: Layout, cells: Iterable[Cell]) -> list[Family]:
+    """The families of a layout with at least two arms, those with the most cells first."""
+    groups: dict[tuple, dict[str, dict[int, Cell]]] = {}
+    for cell in cells:
+        if layout.fits(cell.settings):
+            fixed = tuple((key, value) for key, value in cell.settings.items() if key not in layout.varies)
+            groups.setdefault(fixed, {}).setdefault(layout.key(cell.settings), {})[cell.seed] = cell
+    chosen = {fixed: rows for fixed, rows in groups.items() if len(rows) > 1}
+    names = differing([dict(fixed) for fixed in chosen])
+    found = [Family(layout, rows, dict(fixed), name) for (fixed, rows), name in zip(chosen.items(), names, strict=True)]
+    return sorted(found, key=lambda family: (-family.num_cells, family.name))
+
+
+def differing(settings: list[Settings]) -> list[str]:
+    """For each of some settings the keys in which they differ, as in "prompt_len=6, eval.rounds=1"; "" where they do not."""
+    keys = [key for key in KEYS if len({repr(one.get(key)) for one in settings}) > 1]
+    return [", ".join(f"{key}={show(one.get(key))}" for key in keys) for one in settings]
+
+
+def held_fixed(fixed: Settings) -> str:
+    """What a table holds fixed, in words: the values that differ from the profile's defaults, and that all others are the defaults.
+
+    Only keys that the table does not vary are in `fixed`.
+    """
+    profile = str(fixed["profile"])
+    # null resolves to the value of use_clip
+    defaults = {key: KEYS[key].profile_default(profile) for key in fixed} | {"use_afe": fixed.get("use_clip", True)}
+    changed = [f"{key}={show(value)}" for key, value in fixed.items() if value != defaults[key]]
+    return f"{', '.join(changed)}; all else as in profile={profile}" if changed else f"everything as in profile={profile}"

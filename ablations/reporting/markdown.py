@@ -1,0 +1,95 @@
+"""The report as Markdown: verdicts, then for every table its means and its differences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from ablations.reporting.assembly import STATISTICS_NOTE, Report, SectionReport
+from ablations.reporting.columns import Column
+from ablations.reporting.formats import ABSENT, figure, p_text
+from ablations.reporting.tables import Entry, ReportTable, Row
+from ablations.reporting.verdicts import load_published, published
+
+
+def escape(text: str) -> str:
+    """Text that Markdown and HTML show as it is, on one line and within a table's cell."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|#~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def render(report: Report, figures: dict[str, str]) -> str:
+    """The whole report; `figures` gives, by a table's slug, the path of its plots relative to the Markdown file."""
+    source = load_published()
+    parts = ["# Ablation report", f"Made from {escape(str(report.collection.output_dir.name))}. {STATISTICS_NOTE}"]
+    parts += [f"> **Note:** {escape(warning)}" for warning in report.collection.warnings]
+    for section in report.sections:
+        parts += _section(section, figures)
+    parts += ["## Published figures", f"{escape(source['source'])}. {escape(source['note'])}"]
+    rows = [[f["what"], f"{f['value']} {f['unit']}", f["source"]] for f in source["figures"]]
+    parts.append(_grid(["figure", "value", "source"], rows))
+    if report.collection.left_out:
+        parts += [
+            "## Cells in no table",
+            _grid(["cell", "status", "reason"], [[i.name, i.status, i.reason] for i in report.collection.left_out]),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(section: SectionReport, figures: dict[str, str]) -> list[str]:
+    parts = [f"## {escape(section.title)}", f"**{escape(section.scope)}** {escape(section.contents)}."]
+    rows = [[f"**{v.verdict}**", escape(v.claim.title), escape(v.line), escape(v.claim.paper)] for v in section.verdicts]
+    parts += [
+        "### Verdicts",
+        _grid(["verdict", "claim", "figures", "the paper"], rows, escaped=True),
+        f"Every verdict is {section.verdicts[0].scope}.",
+    ]
+    for table in section.tables:
+        parts += _table(table)
+        if table.slug in figures:
+            parts.append(f"![{escape(table.title)}: differences with 95% intervals]({figures[table.slug]})")
+    if section.in_no_table:
+        parts.append(
+            f"In no comparison of arms, because no other arm differs from them in one table's keys only: {', '.join(section.in_no_table)}."
+        )
+    parts += [
+        "### Time",
+        _grid(["stage", "mean s per cell", "total s"], [[n, f"{m:.1f}", f"{t:.0f}"] for n, m, t in section.seconds_by_stage]),
+    ]
+    return parts
+
+
+def _table(table: ReportTable) -> list[str]:
+    parts = [f"### {escape(table.title)}" + (f" ({escape(table.family)})" if table.family else ""), f"Held fixed: {escape(table.fixed)}."]
+    for number, (name, columns) in enumerate(table.blocks):
+        last = [] if number else ["published"]
+        rows = [[*_means(row, columns), *([] if number else [published(table, row)])] for row in table.rows_of(columns)]
+        parts += [f"Means, {name}:", _grid(["", "N", *(column.heading for column in columns), *last], rows)]
+        rows = [[row.label, *(_difference(row.entries.get(column.key), column) for column in columns)] for row in _compared(table, columns)]
+        if rows:
+            parts += [f"Differences from {escape(table.reference)}, {name}:", _grid(["", *(c.heading for c in columns)], rows)]
+    return parts + [f"- {escape(note)}" for note in table.notes]
+
+
+def _means(row: Row, columns: Sequence[Column]) -> list[str]:
+    means = [figure(entry.mean, column.digits) if (entry := row.entries.get(column.key)) else ABSENT for column in columns]
+    return [row.label + " (reference)" * row.is_reference, row.size, *means]
+
+
+def _compared(table: ReportTable, columns: Sequence[Column]) -> list[Row]:
+    return [row for row in table.rows if any((e := row.entries.get(c.key)) and e.difference_mean is not None for c in columns)]
+
+
+def _difference(entry: Entry | None, column: Column) -> str:
+    if entry is None or entry.difference_mean is None:
+        return ABSENT
+    text = figure(entry.difference_mean, column.digits, signed=True)
+    if entry.difference is None:
+        return f"{text} (no interval)"
+    low, high = (figure(end, column.digits, signed=True) for end in (entry.difference.low, entry.difference.high))
+    return f"{text} [{low}, {high}] {p_text(entry.p_holm)}{' *' * entry.is_significant}"
+
+
+def _grid(head: Sequence[str], rows: Iterable[Sequence[str]], escaped: bool = False) -> str:
+    lines = [head, ["---"] * len(head), *([cell if escaped else escape(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,62 @@
+"""The report as one HTML page that needs no network: styles, script, plots and pictures are in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablations.reporting import charts
+from ablations.reporting.assembly import STATISTICS_NOTE, Report, SectionReport
+from ablations.reporting.columns import Column
+from ablations.reporting.formats import figure, p_text
+from ablations.reporting.grids import side_by_side
+from ablations.reporting.tables import Entry, ReportTable
+from ablations.reporting.verdicts import load_published, published
+
+_FOLDER = Path(__file__).parent
+
+
+def render(report: Report) -> str:
+    """The page; every text from the runs (prompts, names, reasons) is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = figure
+    environment.filters["p_text"] = p_text
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        sections=[_Section(section, number) for number, section in enumerate(report.sections)],
+        statistics_note=STATISTICS_NOTE,
+        published_figures=load_published(),
+        style=(_FOLDER / "page.css").read_text(encoding="utf-8") + charts.STYLE,
+        script=(_FOLDER / "page.js").read_text(encoding="utf-8"),
+    )
+
+
+class _Section:
+    """What the template shows of a section."""
+
+    def __init__(self, section: SectionReport, number: int) -> None:
+        self.report = section
+        self.anchor = f"s{number}"
+        self.grids = side_by_side(section.section)
+        self.tables = [_Table(table) for table in section.tables]
+
+
+class _Table:
+    """What the template shows of a table: blocks of columns, and plots as SVG."""
+
+    def __init__(self, table: ReportTable) -> None:
+        self.table = table
+        self.blocks = table.blocks
+        self.plots = [charts.svg(panel, name) for name, panel in charts.panels_of(table)]
+
+    def published(self, row) -> str:
+        return published(self.table, row)
+
+    def standing(self, entry: Entry, column: Column) -> str:
+        """ "better", "worse" or "" for a difference that is significant or not."""
+        if not entry.is_significant or not column.better:
+            return ""
+        return "better" if (entry.difference_mean > 0) == (column.better == "higher") else "worse"

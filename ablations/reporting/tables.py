@@ -1,0 +1,298 @@
+"""Tables: for every row and metric the mean, and the paired difference from the reference row with its interval and p-value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ablations.reporting.collect import Cell, Section
+from ablations.reporting.columns import DIVERSITY, QUALITY, SHARED_NOISE, STYLE_ENTROPY, Column, columns_of
+from ablations.reporting.formats import sample_size
+from ablations.reporting.layouts import LAYOUTS, Family, Layout, families, held_fixed, is_full
+from ablations.statistics import MIN_SEEDS, RECOMMENDED_SEEDS, Difference, holm, paired_difference
+
+CONDITION_TITLES = {
+    "coarse": "coarse prompt",
+    "plug_in": "coarse prompt, drawn with the trained E_T",
+    "refined": "refined prompt",
+    "refined_shared_noise": "refined prompt, shared image noise",
+    "rewrite": "rewritten prompt",
+    "control_step0": "control: refiner at step 0",
+    "control_t5_direct": "control: T5 reads the coarse prompt",
+    "control_shuffled": "control: E_T reads another prompt",
+    "fine": "fine prompt",
+}
+CONDITIONS_ID, CONDITIONS_PLOTS = "conditions", ("fidelity", "words_drawn", "subject_kept", "musiq-koniq", "musiq-ava")
+_SEED_ONLY = "a value per seed: interval over seeds only"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row's value of one metric.
+
+    `interval` is that of the mean, for new seeds and prompts. `difference` is row minus reference, over the seeds and prompts that
+    both have; below MIN_SEEDS seeds there is only its mean, `difference_mean`. `p_holm` is corrected for the table's rows.
+    """
+
+    mean: float
+    num_seeds: int
+    num_prompts: int
+    interval: tuple[float, float] | None = None
+    difference: Difference | None = None
+    difference_mean: float | None = None
+    shared_seeds: int = 0
+    p_holm: float | None = None
+    note: str = ""
+
+    @property
+    def is_significant(self) -> bool:
+        return self.p_holm is not None and self.p_holm < 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm, or a condition of one arm. `entries` by column key. Without cells it was not run, and `arm` is ""."""
+
+    key: str
+    label: str
+    arm: str
+    seeds: tuple[int, ...]
+    num_prompts: int
+    num_candidates: int
+    entries: Mapping[str, Entry]
+    is_reference: bool = False
+
+    @property
+    def size(self) -> str:
+        """N as seeds x prompts x candidates, or "not run"."""
+        return sample_size(len(self.seeds), self.num_prompts, self.num_candidates) if self.arm else "not run"
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of the report. `layout` is the id of its kind; `slug` names it uniquely within the report; `family` says what sets it
+    apart from its likes; `fixed` what all of its rows share. `plots` are the keys of the columns worth drawing."""
+
+    slug: str
+    layout: str
+    title: str
+    condition: str
+    family: str
+    fixed: str
+    reference: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    plots: tuple[str, ...]
+
+    def block(self, name: str) -> list[Column]:
+        return [column for column in self.columns if column.block == name]
+
+    @property
+    def blocks(self) -> list[tuple[str, list[Column]]]:
+        """The halves of the table that have columns."""
+        return [(name, self.block(name)) for name in (QUALITY, DIVERSITY) if self.block(name)]
+
+    def rows_of(self, columns: Sequence[Column]) -> list[Row]:
+        """The rows of a block: those with a value in it, and those that nobody ran."""
+        return [row for row in self.rows if not row.arm or any(column.key in row.entries for column in columns)]
+
+    def row(self, key: str) -> Row | None:
+        return next((row for row in self.rows if row.key == key), None)
+
+    @property
+    def plotted(self) -> list[Column]:
+        return [column for key in self.plots for column in self.columns if column.key == key]
+
+
+def tables_of(section: Section) -> list[ReportTable]:
+    """Every table of a section; the comparison of conditions, for the arms that the others are compared with, first."""
+    ablations, references = [], []
+    for layout in LAYOUTS:
+        for number, family in enumerate(families(layout, section.cells)):
+            reference = family.rows.get(layout.reference)
+            references += [reference] if reference else []
+            for condition in layout.conditions:
+                ablations += _ablation_table(section, layout, family, condition, number)
+    comparisons = [_condition_table(section, arm, number) for number, arm in enumerate(_compared_arms(section, references))]
+    return [*comparisons, *ablations]
+
+
+def _compared_arms(section: Section, references: list[Mapping[int, Cell]]) -> list[Mapping[int, Cell]]:
+    """The full arms that others are compared with; where there is none, the full arm (else any arm) with the most seeds."""
+    by_arm: dict[str, Mapping[int, Cell]] = {}
+    for cells in references:
+        first = next(iter(cells.values()))
+        if is_full(first.settings):
+            by_arm.setdefault(first.arm, cells)
+    if by_arm:
+        return list(by_arm.values())
+    arms: dict[str, dict[int, Cell]] = {}
+    for cell in section.cells:
+        arms.setdefault(cell.arm, {})[cell.seed] = cell
+    return [max(arms.values(), key=lambda cells: (is_full(next(iter(cells.values())).settings), len(cells)))]
+
+
+def _ablation_table(section: Section, layout: Layout, family: Family, condition: str, number: int) -> list[ReportTable]:
+    """The table of a family in one condition; empty where no cell of it was drawn in that condition."""
+    sources = {key: (cells, condition) for key, cells in family.rows.items()}
+    if not any(cell.num_candidates(condition) for cells in family.rows.values() for cell in cells.values()):
+        return []
+    columns = _columns(section, sources, condition)
+    labels = {key: layout.label(key) for key in family.ordered_keys()}
+    rows = _rows(labels, sources, layout.reference, columns)
+    what = CONDITION_TITLES[condition] + "s"
+    return [
+        ReportTable(
+            slug=_slug(section, layout.id, condition, number),
+            layout=layout.id,
+            title=f"{layout.title}: {what}",
+            condition=condition,
+            family=family.name,
+            fixed=held_fixed(family.fixed),
+            reference=labels[layout.reference],
+            columns=tuple(columns),
+            rows=tuple(rows),
+            notes=tuple(_notes(rows, columns, labels[layout.reference])),
+            plots=layout.plots,
+        )
+    ]
+
+
+def _condition_table(section: Section, cells: Mapping[int, Cell], number: int) -> ReportTable:
+    """One arm: coarse, refined, rewritten and fine prompts and the controls, each against the refined prompts."""
+    first = next(iter(cells.values()))
+    present = {condition for cell in cells.values() for condition in cell.conditions}
+    ordered = [name for name in CONDITION_TITLES if name in present] + sorted(present - set(CONDITION_TITLES))
+    labels = {name: CONDITION_TITLES.get(name, name) for name in ordered}
+    sources = {name: (cells, name) for name in ordered}
+    columns = _columns(section, sources, "")
+    rows = _rows(labels, sources, "refined", columns)
+    return ReportTable(
+        slug=_slug(section, CONDITIONS_ID, "", number),
+        layout=CONDITIONS_ID,
+        title="Coarse, refined and fine prompts, and controls",
+        condition="",
+        family=f"arm {first.arm}",
+        fixed=held_fixed(first.settings),
+        reference=labels.get("refined", "refined prompt"),
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=tuple(_notes(rows, columns, "refined prompt")),
+        plots=CONDITIONS_PLOTS,
+    )
+
+
+def _slug(section: Section, layout: str, condition: str, number: int) -> str:
+    parts = [section.slug, layout, condition, str(number + 1) if number else ""]
+    return "-".join(part for part in parts if part).replace("_", "-")
+
+
+def _columns(section: Section, sources: Mapping[str, tuple[Mapping[int, Cell], str]], condition: str) -> list[Column]:
+    cells = [cell for cells, _ in sources.values() for cell in cells.values()]
+    per_image, per_set = (set().union(*names) for names in zip(*(cell.metrics() for cell in cells), strict=True))
+    offered = columns_of(per_image, per_set, section.is_tiny, condition)
+    return [column for column in offered if any(_scored(column, cells, own) for cells, own in sources.values())]
+
+
+def _scored(column: Column, cells: Mapping[int, Cell], condition: str) -> bool:
+    return any(cell.values(column.metric, column.condition or condition) is not None for cell in cells.values())
+
+
+def _rows(
+    labels: Mapping[str, str], sources: Mapping[str, tuple[Mapping[int, Cell], str]], reference: str, columns: Sequence[Column]
+) -> list[Row]:
+    rows = []
+    for key, label in labels.items():
+        cells, condition = sources.get(key, ({}, ""))
+        against = sources.get(reference) if key != reference else None
+        found = {column.key: _entry(column, cells, condition, against) for column in columns}
+        entries = {name: entry for name, entry in found.items() if entry is not None}
+        rows.append(
+            Row(
+                key=key,
+                label=label,
+                arm=next((cell.arm for cell in cells.values()), ""),
+                seeds=tuple(sorted(cells)),
+                num_prompts=max((entry.num_prompts for entry in entries.values()), default=0),
+                num_candidates=max((cell.num_candidates(condition) for cell in cells.values()), default=0),
+                entries=entries,
+                is_reference=key == reference,
+            )
+        )
+    return _holm_corrected(rows, columns)
+
+
+def _entry(column: Column, cells: Mapping[int, Cell], condition: str, reference: tuple[Mapping[int, Cell], str] | None) -> Entry | None:
+    """A row's mean in one metric and its difference from the reference's; None where it was not scored."""
+    scores = _scores(column, cells, condition)
+    if scores is None or (condition == SHARED_NOISE and column.block == QUALITY):  # shared noise is there for diversity alone
+        return None
+    entry = Entry(float(scores.to_numpy().mean()), *scores.shape)
+    if len(scores) >= MIN_SEEDS:
+        own = paired_difference(scores.to_numpy(), np.zeros(scores.shape))
+        entry = dataclasses.replace(entry, interval=(own.low, own.high))
+    others = _scores(column, *reference) if reference else None
+    if others is None:
+        return entry
+    seeds, prompts = scores.index.intersection(others.index), scores.columns.intersection(others.columns)
+    if not len(seeds) or not len(prompts):
+        return entry
+    a, b = (table.loc[seeds, prompts].to_numpy() for table in (scores, others))
+    difference = paired_difference(a, b) if len(seeds) >= MIN_SEEDS else None
+    note = difference.note if difference else ""
+    if column.metric == STYLE_ENTROPY:
+        note = note.replace("one prompt: interval over seeds only", _SEED_ONLY)
+    return dataclasses.replace(entry, difference=difference, difference_mean=float((a - b).mean()), shared_seeds=len(seeds), note=note)
+
+
+def _scores(column: Column, cells: Mapping[int, Cell], condition: str) -> pd.DataFrame | None:
+    """Scores (seeds, prompts) over the seeds that have the metric and the prompts that all of these have; None where there are none."""
+    by_seed = {seed: cell.values(column.metric, column.condition or condition) for seed, cell in sorted(cells.items())}
+    by_seed = {seed: values for seed, values in by_seed.items() if values is not None}
+    if not by_seed:
+        return None
+    table = pd.DataFrame(by_seed).T.dropna(axis="columns")
+    return table if table.size else None
+
+
+def _holm_corrected(rows: list[Row], columns: Sequence[Column]) -> list[Row]:
+    """The rows with each metric's p-values corrected for the number of rows that were compared in it."""
+    entries = {row.key: dict(row.entries) for row in rows}
+    for column in columns:
+        tested = [row.key for row in rows if (entry := row.entries.get(column.key)) and entry.difference]
+        if tested:
+            corrected = holm([entries[key][column.key].difference.p_value for key in tested])
+            for key, p_value in zip(tested, corrected, strict=True):
+                entries[key][column.key] = dataclasses.replace(entries[key][column.key], p_holm=float(p_value))
+    return [dataclasses.replace(row, entries=entries[row.key]) for row in rows]
+
+
+def _notes(rows: Sequence[Row], columns: Sequence[Column], reference: str) -> list[str]:
+    run = [row for row in rows if row.arm]
+    fewest = min((len(row.seeds) for row in run), default=0)
+    compared = [entry for row in run for entry in row.entries.values() if entry.difference_mean is not None]
+    few = [row for row in run if row.seeds and len(row.seeds) < MIN_SEEDS]
+    notes = []
+    if few:
+        which = "any row" if len(few) == len(run) else ", ".join(row.label for row in few)
+        counts = " or ".join(str(count) for count in sorted({len(row.seeds) for row in few}))
+        notes.append(
+            f"No interval for {which}: {counts} of the {MIN_SEEDS} seeds that it needs. Seeds differ by more than the prompts of one seed "
+            "show, and so few do not tell by how much. Run more seeds."
+        )
+    if MIN_SEEDS <= fewest < RECOMMENDED_SEEDS:
+        notes.append(f"{fewest} seeds: for a headline table {RECOMMENDED_SEEDS} are recommended, as intervals get much narrower.")
+    if not any(row.is_reference and row.arm for row in rows):
+        notes.append(f"No differences: the row that the others are compared with ({reference}) was not run.")
+    elif compared and any(0 < entry.shared_seeds < MIN_SEEDS for entry in compared) and not few:
+        notes.append(f"Some rows share fewer than {MIN_SEEDS} seeds with the reference: their differences have no interval.")
+    if any(column.metric == STYLE_ENTROPY for column in columns):
+        notes.append("Style entropy is one value per seed: its interval is a paired t interval over seeds.")
+    if any("every difference is equal" in entry.note for row in run for entry in row.entries.values()):
+        notes.append("Where every difference is equal there is no spread to estimate an interval from: it is shown as a point.")
+    return notes

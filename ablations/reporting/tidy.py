@@ -1,0 +1,77 @@
+"""Tables as tidy CSV: a line for each row and metric, figures in full precision; and lists of the verdicts and of the cells."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from ablations.reporting.assembly import Report
+from ablations.reporting.columns import Column
+from ablations.reporting.tables import ReportTable, Row
+from ablations.reporting.verdicts import load_published
+
+TABLE_COLUMNS = (
+    *("table", "family", "condition", "row", "label", "arm", "seeds", "prompts", "candidates", "metric", "read_in", "better"),
+    *("mean", "mean_low", "mean_high", "reference", "shared_seeds", "difference", "low", "high", "standard_error"),
+    *("degrees_of_freedom", "p_value", "p_holm", "published", "note"),
+)
+VERDICT_COLUMNS = ("section", "claim", "verdict", "title", "paper", "evidence", "scope", "table")
+CELL_COLUMNS = ("cell", "status", "section", "profile", "data_digest", "weights_digest", "code_revision", "note")
+Lines = list[tuple]
+
+
+def table_lines(table: ReportTable) -> Lines:
+    """The table as tuples of TABLE_COLUMNS; a metric that a row has no value of is left out, a row that was not run has no metric."""
+    lines = []
+    for row in table.rows:
+        scored = [column for column in table.columns if column.key in row.entries]
+        lines += [_line(table, row, column) for column in scored] if row.arm else [_not_run(table, row)]
+    return lines
+
+
+def _not_run(table: ReportTable, row: Row) -> tuple:
+    start = (table.layout, table.family, table.condition, row.key, row.label, "", 0, 0, 0)
+    return (*start, *[None] * (len(TABLE_COLUMNS) - len(start) - 1), "not run")
+
+
+def _line(table: ReportTable, row: Row, column: Column) -> tuple:
+    entry = row.entries[column.key]
+    published = load_published()["tables"].get(table.layout, {}).get(row.key) or {}
+    difference = entry.difference
+    return (
+        *(table.layout, table.family, table.condition, row.key, row.label, row.arm, entry.num_seeds, entry.num_prompts),
+        *(row.num_candidates, column.metric, column.condition, column.better, entry.mean, *(entry.interval or (None, None))),
+        *(table.reference, entry.shared_seeds if not row.is_reference else None, entry.difference_mean),
+        *((difference.low, difference.high, difference.standard_error) if difference else (None,) * 3),
+        *((difference.degrees_of_freedom, difference.p_value) if difference else (None,) * 2),
+        *(entry.p_holm, published.get(column.metric), entry.note),
+    )
+
+
+def verdict_lines(report: Report) -> Lines:
+    """Every verdict as a tuple of VERDICT_COLUMNS."""
+    return [
+        (section.section.slug, v.claim.id, v.verdict, v.claim.title, v.claim.paper, v.line, v.scope, v.table)
+        for section, v in report.verdicts
+    ]
+
+
+def cell_lines(report: Report) -> Lines:
+    """Every cell that was found as a tuple of CELL_COLUMNS: those in tables, and those left out with the reason."""
+    lines: Lines = []
+    for section in report.sections:
+        for cell in section.section.cells:
+            note = "in no comparison of arms" if cell.arm in section.in_no_table else ""
+            digests = (cell.data_digest, cell.weights_digest, cell.code_revision)
+            lines.append((f"{cell.arm}/seed-{cell.seed}", "finished", section.section.slug, cell.profile, *digests, note))
+    return lines + [(item.name, item.status, None, None, None, None, None, item.reason) for item in report.collection.left_out]
+
+
+def as_csv(columns: Sequence[str], lines: Iterable[tuple]) -> str:
+    """CSV text (RFC 4180 quoting, \\n line ends); None is empty, floats in full precision."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(lines)
+    return buffer.getvalue()

@@ -1,0 +1,242 @@
+"""Time and disk that a sweep will take: what its cells have to make and do not share, times what that costs on this machine.
+
+`forecast.json` in the sweep's folder keeps it, so that a report can show forecast against actual.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import socket
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ablations.config import KEYS, Config, to_flat_dict
+from ablations.run_folder import library_versions, read_run, write_json
+from ablations.sweeping.cells import Cell
+from ablations.sweeping.dispatcher import is_trained
+
+# Keys of a training that change what it learns and not what it costs.
+_FREE_TRAIN_KEYS = {
+    *("loss.mse_weight", "loss.text_weight", "loss.clip_weight", "loss.feature_weight", "loss.clip_scale", "adapter.match_scale"),
+    *("adapter.output_relu", "afe.temperature", "train.learning_rate", "train.new_parts_lr_scale", "train.beta1", "train.beta2"),
+    *("train.weight_decay", "train.adam_eps", "train.warmup_steps", "train.decay_share", "train.grad_clip"),
+}
+# What is not probed: W&B's start and end, loss curves, diversity grid, and the small files beside the pictures.
+_OTHER_SECONDS, _OTHER_BYTES = 2.5, 1_000_000
+PARTS = ("training", "refining", "drawing", "scoring", "other")
+
+
+@dataclass(frozen=True)
+class TrainingCosts:
+    """Of one training: seconds a step and before the first one, bytes of its checkpoint; of its data: seconds and bytes a record."""
+
+    steps: int
+    step_seconds: float
+    start_seconds: float
+    checkpoint_bytes: int
+    num_records: int
+    read_seconds: float
+    encode_seconds: float
+    feature_bytes: int
+    encoders: dict[str, str]
+
+
+@dataclass(frozen=True)
+class EvaluationCosts:
+    """Seconds for a token (of all prompts at once), for a picture and for its scores, and the bytes of a picture."""
+
+    token_seconds: float
+    picture_seconds: float
+    score_seconds: float
+    picture_bytes: float
+
+
+@dataclass
+class CellForecast:
+    """Seconds by part, bytes, and how many pictures have to be drawn of how many that the cell shows."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    bytes: float = 0.0
+    new_pictures: int = 0
+    pictures: int = 0
+
+    def add(self, other: CellForecast) -> None:
+        self.seconds = {part: seconds + other.seconds[part] for part, seconds in self.seconds.items()}
+        self.bytes += other.bytes
+        self.new_pictures += other.new_pictures
+        self.pictures += other.pictures
+
+
+def machine(threads: int | None) -> dict[str, Any]:
+    """What costs depend on besides the config: the machine, the libraries, the threads of a process (None: torch's choice)."""
+    return {
+        "host": socket.gethostname(),
+        "processors": os.cpu_count(),
+        "threads": threads,
+        "openmp": os.environ.get("OMP_NUM_THREADS"),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "libraries": library_versions(),
+    }
+
+
+def training_kind(config: Config) -> str:
+    """Equal for trainings that cost the same."""
+    flat = to_flat_dict(config)
+    kept = {name: flat[name] for name, key in KEYS.items() if key.option.kind == "train" and name not in _FREE_TRAIN_KEYS}
+    return digest(["training", kept, flat["trainer.accelerator"], flat["data.num_workers"]])
+
+
+def evaluation_kind(config: Config) -> str:
+    """Equal for evaluations whose refinements, pictures and scores cost the same, one by one."""
+    flat = to_flat_dict(config)
+    names = ("profile", "backbones.dir", "backbones.init", "data.source", "eval.steps", "eval.num_candidates", "eval.batch_size")
+    return digest(["evaluation", [flat[name] for name in names], flat["eval.guidance_scale"] == 1, flat["trainer.accelerator"]])
+
+
+def digest(content: object) -> str:
+    """16 hex digits of something that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def picture_groups(config: Config) -> dict[tuple, int]:
+    """What a cell shows, as groups of pictures: how many are in each, by a key that is equal where the pictures are."""
+    e, n = config.eval, config.eval.num_prompts * config.eval.num_candidates
+    if not n:
+        return {}
+    drawn = (config.seed, config.profile, config.backbones, config.data.source, e.num_prompts, e.num_candidates, e.coarse_length)
+    drawn = (*drawn, e.steps, e.guidance_scale, e.batch_size)
+    trained = tuple(sorted((name, value) for name, value in to_flat_dict(config).items() if KEYS[name].option.kind == "train"))
+    rewriting = ("rewrite", e.max_new_tokens, e.top_p, e.top_k)
+    refining = rewriting if e.mode == "rewrite" else (e.mode, config.prompt_len, e.extend_by, e.rounds, e.top_p, e.top_k)
+    groups = {("coarse",): n, ("fine",): n, ("written", trained, refining): n}
+    if e.plug_in:
+        groups["plug_in", trained] = n
+    if e.num_candidates > 1:
+        groups["shared noise", trained, refining] = n - e.num_prompts  # the first candidate's noise is its own
+    if e.rewrite_too:
+        groups["written", trained, rewriting] = n
+    if e.controls:
+        groups |= {("step 0", config.adapter, refining): n, ("T5 alone", refining): n, ("shuffled", trained, refining): n}
+    return {(*drawn, *group): count for group, count in groups.items()}
+
+
+def refined_tokens(config: Config) -> int:
+    """Decoder steps of a cell's refining: for each candidate and condition the tokens of a prompt, over all rounds, and one more."""
+    e = config.eval
+    extending = e.rounds * (config.prompt_len + 1)
+    rewriting = e.max_new_tokens + 1
+    own = rewriting if e.mode == "rewrite" else extending
+    conditions = own * (1 + 3 * e.controls) + (rewriting if e.rewrite_too and e.mode != "rewrite" else 0)
+    return e.num_candidates * conditions if e.num_prompts else 0
+
+
+def forecast_cells(
+    cells: Sequence[Cell],
+    example: Config | None,
+    num_unknown: int,
+    training: Mapping[str, TrainingCosts],
+    evaluation: Mapping[str, EvaluationCosts],
+) -> tuple[dict[str, CellForecast], CellForecast]:
+    """What each cell that is not finished will take, by its name, and what all that is to be done takes together.
+
+    Earlier cells, and finished ones, share with later ones. Of a search, `num_unknown` cells have not been asked for: each counts like
+    `example`, with a training of its own.
+    """
+    finished = {cell.number for cell in cells if cell.folder.is_finished()}
+    drawn = {group for cell in cells if cell.number in finished and cell.config.eval.reuse for group in picture_groups(cell.config)}
+    trained: set[Path] = set()
+    forecasts: dict[str, CellForecast] = {}
+    for cell in (cell for cell in cells if cell.number not in finished):
+        needs_training = not is_trained(cell) and cell.folder.training_path not in trained
+        trained.add(cell.folder.training_path)
+        forecasts[str(cell.folder)] = _forecast(cell.config, needs_training, drawn, training, evaluation)
+        if cell.config.eval.reuse:
+            drawn |= set(picture_groups(cell.config))
+    unknown = [_forecast(example, True, drawn, training, evaluation)] * num_unknown if example is not None else []
+    together = CellForecast()
+    for each in (*forecasts.values(), *unknown):
+        together.add(each)
+    return forecasts, together
+
+
+def _forecast(
+    config: Config,
+    needs_training: bool,
+    drawn: Set[tuple],
+    training: Mapping[str, TrainingCosts],
+    evaluation: Mapping[str, EvaluationCosts],
+) -> CellForecast:
+    """What a cell takes where the pictures of the groups in `drawn` are there."""
+    found = CellForecast()
+    found.seconds["other"] = _OTHER_SECONDS
+    if needs_training:
+        costs = training[training_kind(config)]
+        found.seconds["training"] = costs.start_seconds + costs.steps * costs.step_seconds
+        found.bytes += costs.checkpoint_bytes
+    groups = picture_groups(config)
+    if not groups:
+        return found
+    each, e = evaluation[evaluation_kind(config)], config.eval
+    found.pictures = sum(groups.values())
+    found.new_pictures = sum(count for group, count in groups.items() if group not in drawn)
+    found.seconds["refining"] = refined_tokens(config) * each.token_seconds
+    found.seconds["drawing"] = math.ceil(found.new_pictures / e.batch_size) * e.batch_size * each.picture_seconds
+    found.seconds["scoring"] = found.new_pictures * each.score_seconds
+    found.bytes += _OTHER_BYTES + each.picture_bytes * (found.pictures + (found.new_pictures if e.reuse else 0))
+    return found
+
+
+def features_to_encode(config: Config, costs: TrainingCosts) -> tuple[float, float]:
+    """(seconds, bytes) of the frozen features that are not cached yet."""
+    folder = Path(config.data.cache_dir or f"{config.output_dir}/cache") / "features"
+    there = set()
+    for path in folder.glob("*/meta.json"):
+        try:
+            meta = json.loads(path.read_bytes())
+            there.add((meta["encoder_digest"], meta["num_records"]))
+        except (OSError, ValueError, KeyError):  # torn, or of another version: it will be made again
+            continue
+    missing = [name for name, digest in costs.encoders.items() if (digest, costs.num_records) not in there]
+    share = len(missing) / max(1, len(costs.encoders))
+    return share * costs.num_records * costs.encode_seconds, share * costs.num_records * costs.feature_bytes
+
+
+def keep_forecast(folder: Path, cells: Mapping[str, CellForecast], totals: Mapping[str, Any]) -> None:
+    """Writes FOLDER/forecast.json; what was forecast for cells that have finished since is kept."""
+    path = folder / "forecast.json"
+    earlier: dict[str, Any] = {}
+    if path.exists():
+        try:
+            earlier = json.loads(path.read_bytes())["cells"]
+        except (ValueError, KeyError):  # torn or of another version: only the comparison is lost
+            earlier = {}
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(path, {"made": made, **totals, "cells": {**earlier, **{name: asdict(cell) for name, cell in cells.items()}}})
+
+
+def forecast_against_actual(folder: Path) -> list[dict[str, Any]]:
+    """For each finished cell that was forecast: {"cell", "part", "forecast", "actual"} in seconds, a row for each of PARTS.
+
+    `folder` is the sweep's, OUTPUT_DIR/sweeps/NAME. `other` is the rest of the time between a cell's start and its end, in whole seconds.
+    Empty where nothing was forecast.
+    """
+    try:
+        cells = json.loads((folder / "forecast.json").read_bytes())["cells"]
+    except FileNotFoundError:
+        return []
+    rows = []
+    for name, cell in cells.items():
+        run = read_run(folder.parent.parent / name)
+        if run is None or run["status"] != "finished":
+            continue
+        actual = {part: float(run["timings"].get(part, 0.0)) for part in PARTS}
+        begun, ended = (datetime.fromisoformat(run[stamp]) for stamp in ("started", "finished"))
+        actual["other"] = max(0.0, (ended - begun).total_seconds() - sum(run["timings"].values()))
+        rows += [{"cell": name, "part": part, "forecast": cell["seconds"][part], "actual": actual[part]} for part in PARTS]
+    return rows

@@ -1,0 +1,200 @@
+"""What the parts of a cell cost on this machine: a few training steps, a few pictures and their scores, timed.
+
+Nothing is left behind but the costs; networks, records and libraries are those of a real cell. The first step, picture and score
+are not counted: they pay for what is loaded once.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+
+from ablations import evaluation, scoring
+from ablations.cell import build_data, build_module, device_of
+from ablations.config import Config
+from ablations.evaluation import Drawing
+from ablations.run_folder import RunFolder
+from ablations.sweeping.forecast import EvaluationCosts, TrainingCosts
+from ablations.training import make_trainer, total_steps
+from ablations.workshop import Workshop
+from datamodules.batches import ImagesInOrder, stack_images
+from datamodules.cfp import CFPDataModule
+from lightning_modules.backbones import Backbones
+from lightning_modules.prompt_refiner import PromptRefinerModule
+
+_STEPS, _PICTURES_ENCODED, _PROMPTS, _SAMPLING_STEPS = 6, 16, 16, 2
+
+
+@contextmanager
+def processor_share() -> Iterator[Callable[[], float]]:
+    """What share of its threads' time this process has got since the block began, 0 to 1; 1 where a GPU does the work."""
+    wall, used = time.perf_counter(), time.process_time()
+
+    def share() -> float:
+        if torch.cuda.is_available():
+            return 1.0
+        return min(1.0, (time.process_time() - used) / (torch.get_num_threads() * (time.perf_counter() - wall)))
+
+    yield share
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    started = _now(device)
+    work()
+    return _now(device) - started
+
+
+class _Stamps(pl.Callback):
+    """The time at the end of each optimiser step."""
+
+    def __init__(self, device: torch.device):
+        self._device, self.times = device, [_now(device)]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_index: int) -> None:
+        if trainer.global_step == len(self.times):
+            self.times.append(_now(self._device))
+
+
+@contextmanager
+def _silent_lightning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        yield
+
+
+def _prepare(config: Config, workshop: Workshop, scratch: Path) -> tuple[Backbones, PromptRefinerModule, CFPDataModule]:
+    """A cell's networks and data; of the tiny world only as many records as the probe needs, of a table all, but none encoded."""
+    is_tiny = config.data.source == "tiny"
+    data_config = replace(config.data, cache_dir=None, cache=is_tiny)
+    config = replace(config, output_dir=str(scratch), data=data_config)
+    if not is_tiny:
+        config = replace(config, loss=replace(config.loss, clip_bank=0, hard_negatives=False))
+    backbones = workshop.backbones(config).to(device_of(config))
+    module = build_module(config, backbones)
+    data = build_data(config, RunFolder(config), backbones, module, lambda line: None)
+    if is_tiny:
+        bank = config.loss.clip_bank if config.use_clip else 0
+        data.num_train = min(config.data.num_train, 2 * (config.train.batch_size + bank) + 16)
+        data.num_validation = 1
+    return backbones, module, data
+
+
+def probe_training(config: Config, workshop: Workshop, scratch: Path) -> TrainingCosts:
+    """What training of this kind costs, by some steps of it. Raises as a cell does for data and networks that cannot be used."""
+    _, module, data = _prepare(config, workshop, scratch)
+    device = device_of(config)
+    read_seconds = _seconds(device, data.read_records)
+    records = data.records
+    num_records, num_train = len(records), len(records) - config.data.num_validation
+    if config.data.source == "tiny":
+        num_records, num_train = config.data.num_train + config.data.num_validation, config.data.num_train
+        read_seconds *= num_records / len(records)
+    encode_seconds, feature_bytes = 0.0, 0
+    if data.encoders:
+        pictures = ImagesInOrder(records, config.data.image_size)
+        count = min(_PICTURES_ENCODED, len(records))
+        started = _now(device)
+        images_BCHW = stack_images([pictures[i] for i in range(count)])
+        open_seconds = _now(device) - started
+        data.encoders[0].encode(images_BCHW)
+        network_seconds = sum(_seconds(device, lambda e=encoder: e.encode(images_BCHW)) for encoder in data.encoders)
+        views = 2 if config.data.random_flip else 1
+        encode_seconds = (open_seconds + views * network_seconds) / count
+        feature_bytes = views * sum(4 * int(np.prod(shape)) for encoder in data.encoders for shape in encoder.shapes().values())
+    stamps = _Stamps(device)
+    with _silent_lightning():
+        data.setup("fit")
+        stamps.times = [_now(device)]
+        make_trainer(config, _STEPS, [stamps], scratch).fit(module, datamodule=data)
+    step_seconds = median(np.diff(stamps.times)[1:])
+    if data.encoders and not data.cache:
+        per_picture = (open_seconds + network_seconds) / count
+        step_seconds = max(step_seconds - config.train.accumulate * config.train.batch_size * per_picture, 0.1 * step_seconds)
+    return TrainingCosts(
+        steps=total_steps(config, num_train // config.train.batch_size),
+        step_seconds=float(step_seconds),
+        start_seconds=float(stamps.times[1] - stamps.times[0]),
+        checkpoint_bytes=12 * sum(parameter.numel() for parameter in module.parameters()),  # weights and AdamW's two moments
+        num_records=num_records,
+        read_seconds=read_seconds,
+        encode_seconds=encode_seconds,
+        feature_bytes=feature_bytes,
+        encoders={encoder.name: encoder.digest for encoder in data.encoders},
+    )
+
+
+def probe_evaluation(config: Config, workshop: Workshop, scratch: Path) -> EvaluationCosts:
+    """What refining, drawing and scoring cost, by one rewrite of some prompts and one batch of pictures."""
+    backbones, module, data = _prepare(config, workshop, scratch)
+    device, e = device_of(config), config.eval
+    if config.data.source != "tiny":
+        workshop.read_records(config, data)
+    prompts = data.eval_prompts("test", min(e.num_prompts, _PROMPTS), e.coarse_length)
+    module.to(device).eval()
+    coarse = [prompt.coarse_prompt for prompt in prompts]
+    settings = evaluation.refine_settings(config.prompt_len, e, "rewrite")
+    keys = [(evaluation.prompt_seed(config.seed, prompt.prompt_id, 0),) for prompt in prompts]
+    module.refine(coarse[:1], keys[:1], settings)
+    written = []
+    refine_seconds = _seconds(device, lambda: written.extend(module.refine(coarse, keys, settings)))
+    tokens = 1 + max(refinement.num_new_tokens for refinement in written)
+
+    texts = [coarse[i % len(coarse)] for i in range(e.batch_size)]
+    seeds = [evaluation.image_seed(config.seed, i, 0) for i in range(e.batch_size)]
+
+    def draw(steps: int) -> np.ndarray:
+        options = {"steps": steps, "guidance_scale": e.guidance_scale, "batch_size": e.batch_size}
+        return evaluation.draw_texts(backbones, backbones.text_encoder, texts, seeds, **options)
+
+    draw(1)
+    one = _seconds(device, lambda: draw(1))
+    images: list[np.ndarray] = []
+    some = _seconds(device, lambda: images.extend(draw(1 + _SAMPLING_STEPS)))
+    per_step = max(some - one, 0.0) / _SAMPLING_STEPS
+    picture_seconds = (one + per_step * (e.steps - 1)) / e.batch_size
+
+    # As in a cell: sets of candidates are compared in about every second condition.
+    drawings, pictures = [], []
+    for condition in ("coarse", "fine"):
+        for prompt in prompts:
+            for candidate in range(e.num_candidates):
+                picture = images[len(pictures) % len(images)].copy()
+                picture[0, 0] = (len(pictures) % 256, len(pictures) // 256, 0)  # no two are equal: equal ones are scored once
+                drawings.append(Drawing(prompt.prompt_id, condition, candidate, prompt.coarse_prompt, prompt.fine_prompt, 0, 0))
+                pictures.append(picture)
+    stacked = np.stack(pictures)
+
+    def score() -> None:
+        scoring.score(backbones, prompts, drawings, stacked, lambda line: None, lambda: None)
+
+    score()
+    score_seconds = _seconds(device, score) / len(pictures)
+    return EvaluationCosts(
+        token_seconds=refine_seconds / tokens,
+        picture_seconds=picture_seconds,
+        score_seconds=score_seconds,
+        picture_bytes=float(np.mean([_png_bytes(image) for image in images])),
+    )
+
+
+def _png_bytes(image: np.ndarray) -> int:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.tell()
