@@ -88,7 +88,7 @@ def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
         warmup_steps=config.train.warmup_steps,
         decay_share=config.train.decay_share,
     )
-    adapter = AdapterSettings(output_relu=config.adapter.output_relu, match_scale=config.adapter.match_scale)
+    adapter = AdapterSettings(config.adapter.output_relu, config.adapter.match_scale, config.adapter.mask_padding)
     return PromptRefinerModule(backbones, losses, optimizer, config.seed, adapter)
 
 

@@ -65,6 +65,7 @@ class AdapterConfig:
 
     output_relu: bool = option(True, "train", "end A with a ReLU, as the authors do", tiny=False, as_before=True)
     match_scale: bool = option(False, "train", "start A at the scale of T5's embeddings (our addition)", tiny=True, as_before=False)
+    mask_padding: bool = option(False, "train", "hide positions after the text from T5; false = as the authors", tiny=True, as_before=False)
 
 
 @dataclass(frozen=True)

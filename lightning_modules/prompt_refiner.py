@@ -20,7 +20,7 @@ from lightning_modules.backbones import Backbones
 from lightning_modules.domain_adapter import DomainAdapter
 from lightning_modules.losses import ClipContrastiveLoss, DiffusionNoiseLoss, FeatureMatchingLoss, TextConversionLoss
 from lightning_modules.text_decoder import WrittenText
-from lightning_modules.text_encoder import TextFeatures
+from lightning_modules.text_encoder import TextFeatures, text_mask
 
 _NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
 # What E_T reads when A's output is scaled at step 0. The final norm gives all text states about the same size.
@@ -57,10 +57,12 @@ class AdapterSettings:
     """A's shape and start; the defaults are the authors' (their script).
 
     `match_scale` scales A's output at step 0 to the root mean square of T5's embeddings: see `DomainAdapter.match_scale`.
+    `mask_padding` hides the positions after the end token from T5; the authors let it read all 77.
     """
 
     output_relu: bool = True
     match_scale: bool = False
+    mask_padding: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class PromptRefinerModule(pl.LightningModule):
         self.backbones = backbones
         self.losses = losses
         self.optimizer_settings = optimizer
+        self.adapter_settings = adapter
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -210,7 +213,9 @@ class PromptRefinerModule(pl.LightningModule):
         if self.text_loss is not None:
             share = batch.get("target_token_share", 1.0)
             labels_BT = batch["target_tokens_BT"].masked_fill(~batch["target_mask_BT"], -100)
-            terms["l_text"] = self.text_loss(self.backbones.decoder.logits(self.adapter(features.states_BSD), labels_BT), labels_BT, share)
+            mask_BS = self._decoder_mask(batch["text_tokens_BS"])
+            logits_BTV = self.backbones.decoder.logits(self.adapter(features.states_BSD), labels_BT, mask_BS)
+            terms["l_text"] = self.text_loss(logits_BTV, labels_BT, share)
         if self.clip_loss is not None:
             terms["l_clip"], clip_watched = self._clip_term(batch, features)
             watched |= clip_watched
@@ -220,6 +225,10 @@ class PromptRefinerModule(pl.LightningModule):
                 fine_BE = self.backbones.text_encoder(fine_tokens_BS).pooled_BE
             terms["l_feature"] = self.feature_loss(features.pooled_BE, fine_BE)
         return terms, watched
+
+    def _decoder_mask(self, tokens_BS: Tensor) -> Tensor | None:
+        """The positions that T5 may read, (B, S), or None for all."""
+        return text_mask(tokens_BS) if self.adapter_settings.mask_padding else None
 
     def _noise_term(self, batch: dict, features: TextFeatures) -> Tensor:
         model = self.backbones.text_to_image
@@ -301,9 +310,9 @@ class PromptRefinerModule(pl.LightningModule):
         if read_instead is not None and len(read_instead) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts but {len(read_instead)} texts to read instead")
 
-        def read(texts: list[str]) -> tuple[Tensor, None]:
-            tokens_BS = self.backbones.tokenize(texts if read_instead is None else list(read_instead))
-            return self.adapter(self.text_encoder(tokens_BS.to(self.device)).states_BSD), None
+        def read(texts: list[str]) -> tuple[Tensor, Tensor | None]:
+            tokens_BS = self.backbones.tokenize(texts if read_instead is None else list(read_instead)).to(self.device)
+            return self.adapter(self.text_encoder(tokens_BS).states_BSD), self._decoder_mask(tokens_BS)
 
         was_training = self.training
         self.eval()

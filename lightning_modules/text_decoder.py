@@ -72,10 +72,14 @@ class PromptDecoder:
         encoded = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.t5.device)
         return self.t5.get_input_embeddings()(encoded.input_ids), encoded.attention_mask
 
-    def logits(self, adapted_BSH: Tensor, labels_BT: Tensor) -> Tensor:
-        """Teacher-forced logits (B, T, V) of the labels; the gradient reaches `adapted_BSH` through encoder and decoder."""
+    def logits(self, adapted_BSH: Tensor, labels_BT: Tensor, mask_BS: Tensor | None = None) -> Tensor:
+        """Teacher-forced logits (B, T, V) of the labels; the gradient reaches `adapted_BSH` through encoder and decoder.
+
+        Where `mask_BS` is 0 a position is not read; None: all are.
+        """
         previous_BT = self.t5.prepare_decoder_input_ids_from_labels(labels_BT)
-        return self.t5(inputs_embeds=in_precision_of(self.t5, adapted_BSH), decoder_input_ids=previous_BT, use_cache=False).logits
+        inputs_BSH = in_precision_of(self.t5, adapted_BSH)
+        return self.t5(inputs_embeds=inputs_BSH, attention_mask=mask_BS, decoder_input_ids=previous_BT, use_cache=False).logits
 
     @torch.no_grad()
     def write(

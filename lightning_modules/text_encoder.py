@@ -19,6 +19,12 @@ class TextFeatures(NamedTuple):
     pooled_BE: Tensor
 
 
+def text_mask(tokens_BS: Tensor) -> Tensor:
+    """Which positions hold text, start and end token included: int64 (B, S), 1 or 0. The end token is the largest id."""
+    positions_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)
+    return (positions_S <= tokens_BS.argmax(dim=-1, keepdim=True)).long()
+
+
 class FineGrainedTextEncoder(nn.Module):
     """E_T: token ids in, Stable Diffusion's text conditioning and OpenCLIP's pooled text feature out.
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lightning_modules.backbones import Backbones
-from lightning_modules.prompt_refiner import AdapterSettings, LossSettings, OptimizerSettings, PromptRefinerModule
+from lightning_modules.prompt_refiner import AdapterSettings, LossSettings, OptimizerSettings, PromptRefinerModule, RefineSettings
 
 ALL_ON = LossSettings(use_feature=True)
 WITHOUT = {
@@ -475,3 +475,31 @@ def test_the_adapter_starts_at_the_scale_of_t5s_embeddings_where_asked(small_bac
     wanted = small_backbones.decoder.embedding_rms
     assert output_rms(AdapterSettings(match_scale=True)) == pytest.approx(wanted, rel=1e-4)
     assert output_rms(AdapterSettings()) < 0.7 * wanted
+
+
+def test_masked_padding_is_not_read_by_t5_in_training_nor_in_writing(small_backbones, make_batch):
+    """Noise at the positions after the end token changes nothing where they are masked, and something where they are not."""
+    batch = make_batch()
+    prompts, seeds = ["a cat in the snow", "a red boat"], [(1,), (2,)]
+
+    def text_loss_and_words(mask_padding: bool, noise: float) -> tuple[float, list[str]]:
+        module = PromptRefinerModule(
+            small_backbones,
+            replace(ALL_ON, use_mse=False),
+            OptimizerSettings(),
+            0,
+            AdapterSettings(match_scale=True, mask_padding=mask_padding),
+        )
+
+        def add_noise(adapter, inputs, output_BSH):
+            generator = torch.Generator().manual_seed(0)
+            noise_BSH = noise * torch.randn(output_BSH.shape, generator=generator)
+            return output_BSH + noise_BSH * (torch.arange(77) > 20)[None, :, None]
+
+        module.adapter.register_forward_hook(add_noise)
+        with torch.no_grad():
+            loss = module.compute_terms(batch)[0]["l_text"].item()
+        return loss, [row.text for row in module.refine(prompts, seeds, RefineSettings(mode="rewrite", max_new_tokens=12))]
+
+    assert text_loss_and_words(True, 0.0) == text_loss_and_words(True, 3.0)
+    assert text_loss_and_words(False, 0.0)[0] != text_loss_and_words(False, 3.0)[0]
