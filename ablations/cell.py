@@ -14,13 +14,14 @@ import pandas as pd
 import torch
 from rich.table import Table
 
-from ablations import evaluation, scoring
+from ablations import evaluation, rehearsal, scoring
 from ablations.config import Config, to_flat_dict
 from ablations.console import Console
 from ablations.diversity_grid import TINY_WORLD_NOTE, draw_grid, loss_curves
 from ablations.errors import RunFolderError, UserError
 from ablations.evaluation import Drawing
 from ablations.metrics.base import metric_named
+from ablations.rehearsal import is_rehearsal
 from ablations.reuse import PictureStore, ScoreStore
 from ablations.run_folder import RunFolder, whole_file, write_atomically
 from ablations.stopping import Preempted, StopRequest
@@ -103,6 +104,15 @@ def device_of(config: Config) -> torch.device:
     return torch.device("cpu")
 
 
+def require_precision(config: Config, device: torch.device) -> None:
+    """Raises UserError for half precision of 5 exponent bits off a GPU: it overflows, and Lightning would take bf16 in its place."""
+    if device.type != "cuda":
+        if config.train.precision == "16-mixed":
+            raise UserError(f"train.precision=16-mixed needs a CUDA GPU, but this runs on {device}: set it to bf16-mixed or 32-true")
+        if config.backbones.frozen_dtype == "float16":
+            raise UserError(f"backbones.frozen_dtype=float16 needs a CUDA GPU, but this runs on {device}: set it to bfloat16 or float32")
+
+
 def build_data(
     config: Config, folder: RunFolder, backbones: Backbones, module: PromptRefinerModule, say: Callable[[str], None]
 ) -> CFPDataModule:
@@ -124,6 +134,7 @@ def build_data(
         random_flip=config.data.random_flip,
         clean_captions=config.data.clean_captions,
         image_size=config.data.image_size,
+        encode_batch_size=config.data.encode_batch_size,
         clip_bank=config.loss.clip_bank if config.use_clip else 0,
         hard_negatives=config.loss.hard_negatives,
         target_len=config.train.target_len,
@@ -208,6 +219,8 @@ def _close(console: Console, tracker: Tracker, write_status: Callable[[], None],
 def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console, tracker: Tracker, stop: StopRequest) -> dict:
     timings, reused = Timings({}), {}
     console.say(f"cell {folder}, in {folder.path}")
+    device = device_of(config)
+    require_precision(config, device)
     with timings.stage("backbones"):
         try:
             backbones = workshop.backbones(config)
@@ -217,8 +230,12 @@ def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console
         if config.data.image_size != backbones.text_to_image.image_size:
             size = backbones.text_to_image.image_size
             raise UserError(f"data.image_size={config.data.image_size}, but the UNet was trained for {size} px: set data.image_size={size}")
-        backbones.to(device_of(config))
+        backbones.to(device)
         module = build_module(config, backbones)
+        if backbones.commits:
+            folder.record(commits=backbones.commits)
+        if is_rehearsal(config):
+            _rehearsal_begins(folder, console, module)
     stop.check("loading the backbones")
     with timings.stage("data"):
         try:
@@ -233,8 +250,14 @@ def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console
             raise UserError(str(error)) from error
         console.say(f"data: {epoch} batches an epoch, {len(prompts)} evaluation prompts")
         folder.record(digests={"data": data.digest, "weights": digest})
+    if is_rehearsal(config):
+        _rehearsal_of_gradients(config, folder, console, module, data)
     with folder.training_lock(say=console.say), timings.stage("training"):
         training = train(config, folder, module, data, console, tracker, stop)
+    if is_rehearsal(config) and not training["reused"]:
+        seconds, peak = training["seconds"] / training["steps"], rehearsal.peak_memory(device)
+        console.say(f"rehearsal: {seconds:.1f} s a step, peak memory {rehearsal.shown_memory(peak)}")
+        folder.record(seconds_per_step=seconds, peak_memory_gb=peak)
     metrics: dict = {"training": {"steps": training["steps"]}}
     reused["training"] = training["reused"]
     curves = folder.training_path / CURVES
@@ -250,6 +273,20 @@ def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console
     folder.finish(metrics, timings.seconds, reused=reused)
     _show(console, folder, metrics, config)
     return metrics
+
+
+def _rehearsal_begins(folder: RunFolder, console: Console, module: PromptRefinerModule) -> None:
+    parts = rehearsal.parameters_by_part(module)
+    folder.record(rehearsal=True, parameters=parts)
+    console.say("rehearsal: random weights at full size, T5's pieces made up; no score of it means anything, and no table takes it in")
+    console.table(rehearsal.parameter_table(parts))
+
+
+def _rehearsal_of_gradients(config: Config, folder: RunFolder, console: Console, module: PromptRefinerModule, data: CFPDataModule) -> None:
+    norms = rehearsal.gradient_norms(module, data, config.train.precision)
+    for term, parts in norms.items():
+        console.say(f"gradient of {term}: " + ", ".join(f"{norm:.3g} at {part}" for part, norm in parts.items()))
+    folder.record(gradient_norms=norms)
 
 
 def _evaluate(
@@ -340,6 +377,8 @@ def _show(console: Console, folder: RunFolder, metrics: dict, config: Config) ->
                 cells = [f"{diversity[c][name]:.3f}" if c in diversity else "" for c in conditions]
                 table.add_row(f"{name} (diversity)", *cells, end_section=name == SHOWN_DIVERSITY[-1])
         console.table(table)
+        if any("not a quality measure" in metric_named(name).note_at(config.data.image_size) for name in ("piqe", "entropy")):
+            console.say(f"† not a quality measure at {config.data.image_size} px")
         console.say("one seed: compare arms over several, see README")
     if folder.diversity_grid.exists():
         console.say(f"diversity grid: {folder.diversity_grid}")
@@ -349,8 +388,7 @@ def _show(console: Console, folder: RunFolder, metrics: dict, config: Config) ->
 def _label(name: str, image_size: int) -> str:
     if name not in ("piqe", "entropy", "clip_score"):
         return name
-    note = metric_named(name).note_at(image_size)
-    return f"{name} ({note})" if "not a quality measure" in note else name
+    return f"{name} †" if "not a quality measure" in metric_named(name).note_at(image_size) else name
 
 
 __all__ = ["build_data", "build_module", "run_cell", "summary_of"]

@@ -19,9 +19,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment
@@ -40,6 +41,8 @@ _SAY_WAITING_EVERY_S = 60.0
 _LAST_WORDS_SECONDS, _LEAVE_SECONDS = 3.0, 20.0
 # A lost process leaves the others of a CUDA training in a collective that no exception ends.
 _STUCK_SECONDS = 60.0
+# How long processes that stand by wait for one another to form a group.
+_GROUP_TIMEOUT = timedelta(minutes=10)
 
 
 class _KnownPlace(ClusterEnvironment):
@@ -114,16 +117,12 @@ def check_devices(config: Config) -> None:
         raise UserError(f"trainer.devices={asked}, but MPS is one device: set trainer.devices=1 or trainer.accelerator=cpu")
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What rank 0 decided: whether there is anything to train, from which data and weights, and whether from a checkpoint on."""
 
     train: bool
     made_from: dict[str, str]
     resume: bool
-
-    def to_json(self) -> str:
-        return json.dumps(self.__dict__)
 
 
 # -- rank 0 -----------------------------------------------------------------------------------------------------------
@@ -135,14 +134,16 @@ def gathered(config: Config, place: Place, plan: Plan, say: Callable[[str], None
 
     Raises ProcessLost where another one fails; what this one raises in consequence is its cause.
     """
-    if place.from_outside:
-        store, companions = outside_store(place), []
-    else:
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        companions = [_Companion(config, replace(place, rank=r, local_rank=r), store.port) for r in range(1, place.world_size)]
+    companions: list[_Companion] = []
     has_begun = False
     try:
-        store.set("plan", plan.to_json())
+        if place.from_outside:
+            store = outside_store(place)
+        else:
+            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            for rank in range(1, place.world_size):
+                companions.append(_Companion(config, replace(place, rank=rank, local_rank=rank), store.port))
+        store.set("plan", json.dumps(plan))
         if place.world_size > 1:
             say(f"training: in {place.world_size} processes; waiting for the others to load")
         _wait(store, [f"ready/{rank}" for rank in range(1, place.world_size)], say, companions)
@@ -155,11 +156,6 @@ def gathered(config: Config, place: Place, plan: Plan, say: Callable[[str], None
     except Preempted:
         for companion in companions if has_begun else []:
             companion.process.join(_LEAVE_SECONDS)  # they stop after the same step
-        raise
-    except FloatingPointError:
-        raise  # every process sees the same loss
-    except Exception as error:
-        _raise_for_lost(companions, error)
         raise
     finally:
         for companion in companions:
@@ -180,15 +176,14 @@ class _Companion:
         self._reason = ""
 
     def failure(self) -> str | None:
-        """Why it failed, as one line; None while it lives and after a good end."""
-        if self.process.is_alive() or self.process.exitcode == 0:
-            return None
+        """Why it failed, as one line; None while it goes on and after a good end."""
+        code = self.process.exitcode
         with suppress(EOFError, OSError):
             if self._connection.poll():
                 self._reason = self._connection.recv()
-        code = self.process.exitcode
-        how = f"it was ended by signal {-code} (9 may mean: out of memory)" if code < 0 else f"it ended with code {code}"
-        return f"{self.place} failed: {self._reason or how}"
+        if not self._reason and not code:
+            return None
+        return f"{self.place} failed: {self._reason or _how_it_ended(code)}"
 
     def end(self) -> None:
         if self.process.is_alive():
@@ -197,21 +192,22 @@ class _Companion:
         self._connection.close()
 
 
-def _raise_for_lost(companions: list[_Companion], error: Exception | None = None) -> None:
-    """Raise ProcessLost if a companion failed; after an error here, which may come of that, wait a little for it to show."""
-    until = time.monotonic() + (_LAST_WORDS_SECONDS if error is not None and not isinstance(error, UserError | ProcessLost) else 0)
-    while True:
-        for companion in companions:
-            if (failure := companion.failure()) is not None:
-                raise ProcessLost(failure) from error
-        if time.monotonic() >= until or not companions:
-            return
-        time.sleep(_POLL_SECONDS)
+def _how_it_ended(code: int) -> str:
+    return f"it was ended by signal {-code} (9 may mean: out of memory)" if code < 0 else f"it ended with code {code}"
+
+
+def _raise_for_lost(companions: list[_Companion]) -> None:
+    for companion in companions:
+        if (failure := companion.failure()) is not None:
+            raise ProcessLost(failure)
 
 
 @contextmanager
 def _watched(companions: list[_Companion]) -> Iterator[None]:
-    """Ends this process if it hangs because a companion is gone: gloo raises in that case, NCCL may wait for ever."""
+    """Names the companion that failed where an error here is only what came of that.
+
+    Where it leaves this process hanging instead (gloo raises, NCCL may wait for ever), ends this process.
+    """
     over = threading.Event()
 
     def watch() -> None:
@@ -225,6 +221,18 @@ def _watched(companions: list[_Companion]) -> Iterator[None]:
         threading.Thread(target=watch, daemon=True).start()
     try:
         yield
+    except FloatingPointError:
+        raise  # every process sees the same loss
+    except Exception as error:
+        # The group is still there: after an error of our own, the others wait in it, alive.
+        until = time.monotonic() + _LAST_WORDS_SECONDS
+        while companions and time.monotonic() < until:
+            try:
+                _raise_for_lost(companions)
+            except ProcessLost as lost:
+                raise lost from error
+            time.sleep(_POLL_SECONDS)
+        raise
     finally:
         over.set()
 
@@ -232,7 +240,7 @@ def _watched(companions: list[_Companion]) -> Iterator[None]:
 def _wait(store: Store, keys: list[str], say: Callable[[str], None], companions: list[_Companion] | None = None) -> None:
     """Wait until the keys are there, in steps, so that a signal is heard and a lost process is seen."""
     waited = time.monotonic()
-    while not store.check(keys):
+    while keys and not store.check(keys):
         _raise_for_lost(companions or [])
         if time.monotonic() - waited > _SAY_WAITING_EVERY_S:
             waited = time.monotonic()
@@ -289,8 +297,16 @@ def companion_main(connection: Connection, flat: dict, place: Place, port: int) 
 
 
 def follow(config: Config, place: Place, stop: StopRequest) -> None:
-    """What `python -m ablations.run` does in a process that torchrun or srun started beside rank 0."""
-    take_part(config, place, outside_store(place), stop)
+    """What `python -m ablations.run` does in a process that torchrun or srun started beside rank 0.
+
+    Raises ProcessLost, in one line that names this process, for whatever goes wrong in it alone.
+    """
+    try:
+        take_part(config, place, outside_store(place), stop)
+    except FloatingPointError:
+        sys.exit(1)  # the loss is the same in every process: rank 0 says it
+    except Exception as error:
+        raise ProcessLost(one_line(f"{place} on {socket.gethostname()}: {type(error).__name__}: {error}")) from error
 
 
 def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> None:
@@ -313,7 +329,7 @@ def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> 
     backbones = workshop.backbones(config)
     # After rank 0, which has then read the data, checked the pictures and written the feature cache.
     _wait(store, ["plan"], lambda line: None)
-    plan = Plan(**json.loads(store.get("plan")))
+    plan = Plan(*json.loads(store.get("plan")))
     if not plan.train:
         store.set(f"left/{place.rank}", "")
         return
@@ -351,6 +367,7 @@ def outside_store(place: Place) -> Store:
     while True:
         try:
             store = TCPStore(host, port, is_master=hosts, wait_for_workers=False, timeout=timedelta(seconds=5))
+            store.set_timeout(_GROUP_TIMEOUT)
             return PrefixStore(f"ablations/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         except DistNetworkError:
             if hosts:
@@ -361,14 +378,18 @@ def outside_store(place: Place) -> Store:
 @contextmanager
 def dismissing(place: Place) -> Iterator[None]:
     """Rank 0's work on a cell; however it ends, processes that torchrun or srun started beside it do not wait for a training any more."""
+    patience = _LEAVE_SECONDS
     try:
         yield
+    except Preempted:
+        patience = 1.0  # the signal went to all of them
+        raise
     finally:
         if place.from_outside:
             store = outside_store(place)
             if not store.check(["plan"]):
-                store.set("plan", Plan(False, {}, False).to_json())
-                until = time.monotonic() + _LEAVE_SECONDS
+                store.set("plan", json.dumps(Plan(False, {}, False)))
+                until = time.monotonic() + patience
                 # The store may be this process's own: it stays until they have read it.
                 while time.monotonic() < until and not store.check([f"left/{rank}" for rank in range(1, place.world_size)]):
                     time.sleep(_POLL_SECONDS)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ablations.cfp_building.prompt_chunks import encode_in_chunks, pad
 from ablations.config import EvalConfig
 from ablations.reuse import PictureStore
 from ablations.run_folder import whole_file
@@ -162,12 +163,20 @@ def draw_texts(
     steps: int,
     guidance_scale: float,
     batch_size: int,
+    num_chunks: int = 1,
 ) -> np.ndarray:
-    """Pictures of texts, uint8 (len(texts), H, W, 3). `encoder` reads the texts and the empty prompt that guidance leads away from."""
+    """Pictures of texts, uint8 (len(texts), H, W, 3). `encoder` reads the texts and the empty prompt that guidance leads away from.
+
+    Texts that need more positions than the encoder's are cut at `num_chunks` times as many, and encoded chunk by chunk.
+    """
     model = backbones.text_to_image
 
     def states(prompts: Sequence[str]) -> torch.Tensor:
-        return encoder(backbones.tokenize(list(prompts)).to(model.device)).states_BSD
+        if num_chunks == 1:
+            return encoder(backbones.tokenize(list(prompts)).to(model.device)).states_BSD
+        length = encoder.context_length
+        ids_BS = torch.tensor([pad(backbones.token_ids(text), num_chunks * length, backbones.pad_id) for text in prompts])
+        return encode_in_chunks(lambda chunk_BS: encoder(chunk_BS).states_BSD, ids_BS.to(model.device), length)
 
     return model.generate(states(texts), states([""]), image_seeds, steps=steps, guidance_scale=guidance_scale, batch_size=batch_size)
 
@@ -193,7 +202,7 @@ def draw(
         return drawing.by_trained_encoder, drawing.text, drawing.image_seed
 
     pictures: dict[tuple[bool, str, int], np.ndarray] = {}
-    batches: list[list[tuple[bool, str, int]]] = []
+    batches: list[tuple[int, list[tuple[bool, str, int]]]] = []
     encoders: dict[bool, str] = {}
     for by_trained in (False, True):
         wanted = list(dict.fromkeys(key(drawing) for drawing in drawings if drawing.by_trained_encoder == by_trained))
@@ -204,8 +213,13 @@ def draw(
             found = {entry: store.get(encoders[by_trained], *entry[1:]) for entry in wanted}
             pictures.update({entry: pixels for entry, pixels in found.items() if pixels is not None})
             wanted = [entry for entry in wanted if entry not in pictures]
-        batches += [wanted[start : start + config.batch_size] for start in range(0, len(wanted), config.batch_size)]
-    for part in track(batches, len(batches), "drawing"):
+        by_chunks: dict[int, list[tuple[bool, str, int]]] = {}
+        for entry in wanted:
+            chunks = backbones.num_chunks(entry[1]) if config.long_prompts == "chunk" else 1
+            by_chunks.setdefault(chunks, []).append(entry)
+        for chunks, alike in sorted(by_chunks.items()):
+            batches += [(chunks, alike[start : start + config.batch_size]) for start in range(0, len(alike), config.batch_size)]
+    for chunks, part in track(batches, len(batches), "drawing"):
         check()
         filled = part + part[-1:] * (config.batch_size - len(part))
         images = draw_texts(
@@ -216,6 +230,7 @@ def draw(
             steps=config.steps,
             guidance_scale=config.guidance_scale,
             batch_size=config.batch_size,
+            num_chunks=chunks,
         )
         for entry, pixels in zip(part, images, strict=False):  # the filler is left out
             pictures[entry] = pixels

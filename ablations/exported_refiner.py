@@ -55,7 +55,7 @@ def write(directory: Path, module: PromptRefinerModule, description: Mapping[str
 
     for name in (TEXT_ENCODER, TOKENIZER, REFINER):
         (directory / name).mkdir(parents=True)
-    theirs, pooled = split_state(module.text_encoder.state_dict())
+    theirs, pooled = split_state(module.text_encoder.state_dict(), module.text_encoder.blocks)
     clip_text_config(module.text_encoder).save_pretrained(directory / TEXT_ENCODER)
     parts = {_WEIGHTS: {_PREFIX + name: value for name, value in theirs.items()}, _POOLED: pooled}
     parts[_ADAPTER] = {name: value.detach().cpu() for name, value in module.adapter.state_dict().items()}

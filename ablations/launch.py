@@ -35,6 +35,12 @@ class Place:
         return f"process {self.rank} of {self.world_size}"
 
 
+def refuse_launcher(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises UserError under torchrun, for commands that start what they need themselves."""
+    if "TORCHELASTIC_RUN_ID" in environment and int(environment["WORLD_SIZE"]) > 1:
+        raise UserError("torchrun is for python -m ablations.run; start this command without it (trainer.devices works here too)")
+
+
 def find_place(config: Config, environment: Mapping[str, str] = os.environ) -> Place:
     """This process's place. Raises UserError where the processes that were started are not those that the config asks for."""
     devices, nodes = config.trainer.devices, config.trainer.num_nodes
@@ -53,6 +59,7 @@ def find_place(config: Config, environment: Mapping[str, str] = os.environ) -> P
     if started != devices * nodes or local_rank >= devices:
         raise UserError(
             f"{launcher} started {started} processes, but trainer.devices={devices} and trainer.num_nodes={nodes} ask for "
-            f"{devices * nodes}, {devices} on each machine: set trainer.devices to the processes per machine and trainer.num_nodes to the machines"
+            f"{devices * nodes}, {devices} on each machine: set trainer.devices to the processes per machine and trainer.num_nodes "
+            "to the machines"
         )
     return Place(rank, started, local_rank, node_rank, from_outside=started > 1)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # Timings are kept for the next plan if this process got so much of its processors: others say more of its neighbours than of the config.
-_UNDISTURBED = 0.7
+_UNDISTURBED = 0.5
 
 HELP = """\
 usage: python -m ablations.plan FILE [key=value ...] [--jobs N] [--count N] [--no-probe] [budget_hours=H]
@@ -269,10 +269,8 @@ def _show(cells: Grid | Search, forecasts: Mapping[str, CellForecast], totals: M
     jobs = f"{totals['jobs']} processes" if totals["jobs"] > 1 else "one process"
     console.say(f"forecast: {duration(totals['seconds'])} with {jobs} on this machine" + (f" ({parts})" if parts else ""))
     if totals["processor_share"] < _UNDISTURBED:
-        idle = duration(totals["seconds"] * totals["processor_share"])
-        console.say(
-            f"the machine is busy: while it was timed this process got {totals['processor_share']:.0%} of its processors; idle, about {idle}"
-        )
+        share, idle = totals["processor_share"], duration(totals["seconds"] * totals["processor_share"])
+        console.say(f"the machine is busy: while it was timed this process got {share:.0%} of its processors; idle, about {idle}")
     free = shutil.disk_usage(_existing(cells.folder)).free
     short = ": NOT ENOUGH, choose another output_dir" if totals["bytes"] > free else ""
     console.say(f"disk: {totals['bytes'] / 1e6:,.0f} MB, of {free / 1e6:,.0f} MB free{short}")

@@ -23,6 +23,7 @@ from ablations.config_parsing import convert
 from ablations.diversity_grid import split_new_words
 from ablations.errors import UserError
 from ablations.trained_run import find_trained_run
+from ablations.workshop import backbones_key
 from lightning_modules.backbones import Backbones, load_backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule, Refinement
 
@@ -307,7 +308,7 @@ def _shown(text: str) -> str:
 
 def _load_backbones(config: Config) -> Backbones:
     try:
-        return load_backbones(config.profile, config.backbones.dir, config.backbones.init)
+        return load_backbones(*backbones_key(config))
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error
 

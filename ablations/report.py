@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from ablations.errors import RunFolderError, UserError, one_line
 
@@ -30,9 +31,16 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line for a mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {one_line(message)} (python -m ablations.report --help shows how)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="python -m ablations.report", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="the output_dir of the runs")
@@ -64,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         for line in summary(section.verdicts):
             print(f"  {line}")
     if report.collection.left_out:
-        print(f"\n{len(report.collection.left_out)} cells enter no table: see {arguments.to / 'cells.csv'}")
+        print(f"\n{len(report.collection.left_out)} of the cells found enter no table: see {arguments.to / 'cells.csv'}")
     print(f"\nreport: {written.page} and {len(written.files) - 1} other files")
     if arguments.wandb:
         from ablations.reporting.send import send

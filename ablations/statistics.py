@@ -163,14 +163,18 @@ def _p_value(t_value_X: np.ndarray, shares_X3: np.ndarray, freedoms: tuple[int, 
 
 
 def _freedom_of_quantile(quantile: float) -> float:
-    """The degrees of freedom whose 95% t quantile this is."""
-    from scipy.optimize import brentq
+    """The degrees of freedom, to 3 decimals, whose 95% t quantile this is; at least 0.5, at most 1e6."""
+    quantiles, log_freedoms = _quantile_table()
+    return round(float(np.exp(np.interp(-quantile, -quantiles, log_freedoms))), 3)
+
+
+@lru_cache(maxsize=1)
+def _quantile_table() -> tuple[np.ndarray, np.ndarray]:
+    """95% t quantiles, descending, and the logarithms of their degrees of freedom."""
     from scipy.stats import t
 
-    def excess(log_freedom: float) -> float:
-        return float(t.isf((1 - CONFIDENCE) / 2, np.exp(log_freedom))) - quantile
-
-    return float(np.exp(brentq(excess, np.log(0.5), np.log(1e9), xtol=1e-10)))
+    log_freedoms = np.linspace(np.log(0.5), np.log(1e6), 20_000)
+    return t.isf((1 - CONFIDENCE) / 2, np.exp(log_freedoms)), log_freedoms
 
 
 def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Difference:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 
 from ablations.errors import RunFolderError, UserError, one_line
+from ablations.launch import refuse_launcher
 
 HELP = """\
 usage: python -m ablations.sweep FILE [key=value ...] [--jobs N] [--count N] [--search-seed N] [--verbose]
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
 
     stop = StopRequest().install()
     try:
+        refuse_launcher()
         arguments = read_arguments(argv, ("jobs", "count", "search-seed"), ("verbose",), "ablations.sweep")
         sweep = read_sweep_file(arguments.file, arguments.keys)
         cells = cells_of(sweep, arguments.options.get("count"), arguments.options.get("search-seed", 0))

@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from ablations.companions import JoinedDDP, Plan, check_devices, gathered, uses_ddp
 from ablations.config import Config
 from ablations.console import Console
+from ablations.errors import UserError
 from ablations.launch import Place, find_place
 from ablations.run_folder import RunFolder, whole_file
 from ablations.stopping import Preempted, StopRequest
@@ -204,6 +205,8 @@ def train(
         console.say(f"training: {folder.train_id}/seed-{folder.seed} is finished already, its weights are used")
         return {"steps": load_trained(module, final), "seconds": 0.0, "reused": True}
     place = find_place(config)
+    if place.rank:
+        raise UserError(f"this is {place} of a training that srun started: only python -m ablations.run can be started that way")
     check_devices(config)
     resume = last if last.exists() else None
     if resume is not None:

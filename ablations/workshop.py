@@ -16,6 +16,7 @@ from ablations.config import Config
 from ablations.reuse import PictureStore, ScoreStore, digest_of_code
 from datamodules.cfp import CFPDataModule
 from lightning_modules.backbones import Backbones, load_backbones
+from lightning_modules.paper_backbones import PaperSources
 
 _HERE = Path(__file__).parent
 _DRAWING_CODE = (Path(lightning_modules.__file__).parent, _HERE / "evaluation.py", _HERE / "reuse.py")
@@ -23,6 +24,12 @@ _METRICS = Path(metrics_package.__file__).parent
 _SCORING_CODE = (*_DRAWING_CODE, _HERE / "scoring.py", _METRICS)
 _DRAWING_LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy")
 _SCORING_LIBRARIES = (*_DRAWING_LIBRARIES, "torchvision", "scipy", "pyiqa", "stlpips-pytorch")
+
+
+def backbones_key(config: Config) -> tuple:
+    """What decides about the config's networks: the arguments of `load_backbones`, in order."""
+    b = config.backbones
+    return config.profile, b.dir, b.init, 0, PaperSources.named(b.image_model, b.open_clip, b.t5), b.frozen_dtype
 
 
 class Workshop:
@@ -37,11 +44,13 @@ class Workshop:
 
     def backbones(self, config: Config) -> Backbones:
         """The config's networks, of which the last ones are kept. Raises as `load_backbones` does."""
-        key = (config.profile, config.backbones.dir, config.backbones.init)
+        key = backbones_key(config)
         if self._backbones is None or self._backbones[0] != key:
             self._backbones = self._records = None  # two sets of networks need not fit in memory
             self._backbones = key, load_backbones(*key)
-        return self._backbones[1]
+        backbones = self._backbones[1]
+        backbones.text_to_image.set_speed(checkpoint=config.trainer.checkpoint_unet, compile=config.trainer.compile_unet)
+        return backbones
 
     def read_records(self, config: Config, data: CFPDataModule) -> None:
         """Have `data` read its source, or use what an earlier cell read from it. Raises as `CFPDataModule.setup` does."""
@@ -70,6 +79,8 @@ class Workshop:
             "steps": config.eval.steps,
             "guidance_scale": config.eval.guidance_scale,
             "batch_size": config.eval.batch_size,
+            "long_prompts": config.eval.long_prompts,
+            "compiled": config.trainer.compile_unet,
             "code": digest_of_code(*_DRAWING_CODE),
             "libraries": {name: metadata.version(name) for name in _DRAWING_LIBRARIES},
         }

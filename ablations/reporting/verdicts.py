@@ -110,8 +110,8 @@ def _scope(section: Section) -> str:
 
 
 def _not_measured(claim: Claim, section: Section) -> Verdict:
-    needed = {"losses": "arms with other loss terms", "afe": "arms with and without AFE", "prompt_length": "other lengths"}
-    line = f"no finished cells of {needed.get(claim.table, 'the refined prompts')} that differ in nothing else"
+    needed = {"losses": "with other loss terms", "afe": "with and without AFE", "prompt_length": "of other lengths"}
+    line = f"no finished arms {needed.get(claim.table, 'with refined prompts')} and all else equal"
     return Verdict(claim, NOT_MEASURED, line, _scope(section), "", ())
 
 
@@ -152,8 +152,9 @@ def _line(findings: Sequence[Finding], verdict: str) -> str:
     if verdict == CONTRADICTED:
         decisive = min(opposing, key=lambda finding: finding.p_value)
     else:
-        decisive = max(findings, key=lambda finding: (finding.state != "supports", finding.p_value))
-    return f"{'; '.join(standing)}. Decisive: {decisive.text}"
+        # What stands in the way: the first that could not be judged, else the least certain.
+        decisive = max(findings, key=lambda finding: (list(STATES).index(finding.state), finding.p_value))
+    return f"{'; '.join(standing)}. {'Decisive' if decisive.state in ('supports', 'opposes', 'open') else 'First'}: {decisive.text}"
 
 
 def _finding(claim: Claim, row: Row | None, key: str, column: Column | None, name: str) -> Finding:
