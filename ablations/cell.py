@@ -347,6 +347,7 @@ def _prompt_line(drawing: Drawing) -> dict:
 
 def summary_of(table: pd.DataFrame, num_prompts: int, num_candidates: int) -> dict:
     """{condition: {metric: mean}}, with the sets' diversity under "diversity" and the sample size under "n"."""
+    table = table[table.metric != scoring.STYLE_SEEN]
     per_prompt = table.groupby(["condition", "metric", "prompt_id"])["value"].mean()
     is_set = table.groupby(["condition", "metric"])["candidate"].max() == -1
     means = per_prompt.groupby(["condition", "metric"]).mean()

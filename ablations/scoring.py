@@ -23,7 +23,9 @@ COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value", "image_seed
 DIVERSITY_CONDITIONS = ("coarse", "plug_in", "refined", "refined_shared_noise", "rewrite")
 # Networks score so many pictures or texts at a time, always: see ablations.reuse.
 _AT_ONCE = 16
-_ORACLE_SCORES = ("fidelity", "closeness", "sharpness", "cleanness", "subject_kept", "words_drawn", "style_drawn")
+# The class of the style that the oracle sees: a label for the report's style entropy, not a quantity to be averaged.
+STYLE_SEEN = "style_seen"
+_ORACLE_SCORES = ("fidelity", "closeness", "sharpness", "cleanness", "subject_kept", "words_drawn", "style_drawn", STYLE_SEEN)
 
 
 class JointSpace:
@@ -120,7 +122,7 @@ def _oracle_scores(
                 truth = truths[positions[start * _AT_ONCE + i]]
                 close = fidelity.fidelity(part[i], truth)
                 scores = {"fidelity": close.score, "closeness": close.closeness, "sharpness": close.sharpness, "cleanness": close.cleanness}
-                scores |= word_oracle.word_scores(seen, i, truth)
+                scores |= word_oracle.word_scores(seen, i, truth) | {STYLE_SEEN: float(word_oracle.style_class(seen.styles[i]))}
                 rows.append([scores[name] for name in _ORACLE_SCORES])
         return np.array(rows)
 

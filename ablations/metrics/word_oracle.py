@@ -47,6 +47,11 @@ class WordOracle(nn.Module):
         return OracleLogits(*self.head(self.features(images)).split(self.sizes, dim=-1))
 
 
+def style_class(style: str | None) -> int:
+    """The index of a style in STYLES; len(STYLES) for None, a plain photograph."""
+    return (*STYLES, None).index(style)
+
+
 class WordsSeen(NamedTuple):
     """For B pictures: the subject recognised, the style (None for a plain photograph) and the set of quality words."""
 
