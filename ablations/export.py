@@ -167,11 +167,14 @@ def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callab
 
 def backbone_sources(refiner: PromptRefiner) -> dict[str, tuple[str, str]]:
     """Where each network of the refiner came from, and its digest."""
-    from lightning_modules.backbones import OPEN_CLIP_NAME, OPEN_CLIP_TAG, STABLE_DIFFUSION_HUB, T5_HUB
     from lightning_modules.frozen_features import digest_of
+    from lightning_modules.paper_backbones import PaperSources
 
     config, backbones = refiner.config, refiner.backbones
-    hubs = {"OpenCLIP": f"{OPEN_CLIP_NAME} {OPEN_CLIP_TAG}", "VAE": STABLE_DIFFUSION_HUB, "UNet": STABLE_DIFFUSION_HUB, "T5": T5_HUB}
+    b, commits = config.backbones, backbones.commits
+    sources = PaperSources.named(b.image_model, b.open_clip, b.t5)
+    image_model = commits.get("image_model", sources.image_model)
+    hubs = {"OpenCLIP": sources.open_clip, "VAE": image_model, "UNet": image_model, "T5": commits.get("t5", sources.t5)}
     if config.backbones.init == "random":
         hubs = dict.fromkeys(hubs, "random weights")
     elif config.backbones.dir is not None:

@@ -78,8 +78,11 @@ class _Watch(pl.Callback):
         self._seen = step
         values = {name: total / self._parts for name, total in self._sums.items()}
         self._sums, self._parts = {}, 0
-        # A signal may have reached some of the processes only: all of them stop after the same step.
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._stop.requested, all=False):
+        # A signal may have reached some of the processes only, and may come while this is being decided: it is decided once, for all.
+        stopping = self._stop.requested
+        if trainer.world_size > 1:
+            stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
+        if stopping:
             self._stop.requested = True
         if step % self._config.train.log_every == 0 or step == self._total:
             self._report(values, step)
@@ -87,9 +90,10 @@ class _Watch(pl.Callback):
             self._save(trainer, FINAL)
             if trainer.is_global_zero:
                 (self._folder.checkpoints / LAST).unlink(missing_ok=True)
-        elif step % self._config.train.checkpoint_every == 0 or self._stop.requested:
+        elif step % self._config.train.checkpoint_every == 0 or stopping:
             self._save(trainer, LAST)
-        self._stop.check(f"training, step {step}")
+        if stopping:
+            self._stop.check(f"training, step {step}")
 
     def _report(self, logged: dict[str, float], step: int) -> None:
         self._rows.append({"step": step, **logged})

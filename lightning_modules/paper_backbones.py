@@ -67,6 +67,10 @@ _T5_FETCHED = (
 )
 
 
+# Stable Diffusion's name of the mark that OpenCLIP's tokenizer calls <end_of_text>.
+_END_MARK = "<|endoftext|>"
+
+
 @dataclass(frozen=True)
 class PaperSources:
     """Which networks: hub ids `OWNER/NAME` or `OWNER/NAME@REVISION`, and an OpenCLIP model as `NAME/TAG` of its own list.
@@ -226,7 +230,7 @@ def conditioning_blocks(clip_model: nn.Module, unet: nn.Module, text_config: dic
 
 
 def _end_padded(tokenize: Callable, pad_token: str | None, described: str) -> SimpleTokenizer:
-    if not isinstance(tokenize, SimpleTokenizer) or pad_token not in (None, tokenize.decoder[tokenize.eot_token_id]):
+    if not isinstance(tokenize, SimpleTokenizer) or pad_token not in (None, _END_MARK):
         raise ValueError(f"{described}: padding with {pad_token!r} is not known for {type(tokenize).__name__}")
     return EndPaddedTokenizer(context_length=tokenize.context_length)
 

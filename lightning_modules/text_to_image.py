@@ -78,7 +78,7 @@ class TextToImage:
         raise ValueError(f"L_mse knows prediction types epsilon and v_prediction, not {kind!r}")
 
     def _run_unet(self, latents_BCHW: Tensor, timesteps: Tensor, states_BSD: Tensor) -> Tensor:
-        unet = self._compiled_unet or self.unet
+        unet = self.unet if self._compiled_unet is None else self._compiled_unet
         return unet(in_precision_of(self.unet, latents_BCHW), timesteps, in_precision_of(self.unet, states_BSD)).sample
 
     @torch.no_grad()

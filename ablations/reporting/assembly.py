@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.errors import UserError
+from ablations.errors import one_line
 from ablations.reporting.collect import Collection, Section, collect
 from ablations.reporting.tables import CONDITIONS_ID, ReportTable, tables_of
 from ablations.reporting.verdicts import Verdict, verdicts_of
@@ -85,28 +86,28 @@ def _count(items: Sized, word: str) -> str:
 def assemble(output_dir: Path) -> Report:
     """Read an output folder and compute every table and verdict. Raises UserError where there is nothing to report."""
     collection = collect(output_dir)
-    sections = tuple(_section_report(section) for section in collection.sections)
-    return Report(collection, sections, tuple(_forecasts(output_dir)))
+    forecasts, warnings = _forecasts(output_dir)
+    collection = dataclasses.replace(collection, warnings=(*collection.warnings, *warnings))
+    return Report(collection, tuple(_section_report(section) for section in collection.sections), tuple(forecasts))
 
 
-def _forecasts(output_dir: Path) -> list[ForecastPart]:
-    """Forecast against actual time of every sweep that was planned (OUTPUT_DIR/sweeps/NAME/forecast.json), by part.
-
-    Raises UserError for a forecast that cannot be read.
-    """
+def _forecasts(output_dir: Path) -> tuple[list[ForecastPart], list[str]]:
+    """Forecast against actual time of every sweep that was planned (OUTPUT_DIR/sweeps/NAME/forecast.json), by part; and warnings."""
     from ablations.sweeping.forecast import forecast_against_actual
 
-    found = []
+    found, warnings = [], []
     for path in sorted(output_dir.glob("sweeps/*/forecast.json")):
         try:
             rows = forecast_against_actual(path.parent)
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): delete it, or plan the sweep again") from error
+            problem = one_line(f"{type(error).__name__}: {error}")
+            warnings.append(f"{path} cannot be read ({problem}), so its times are left out: delete it, or plan the sweep again")
+            continue
         for part in dict.fromkeys(row["part"] for row in rows):
             own = [row for row in rows if row["part"] == part]
             seconds = (sum(row[name] for row in own) for name in ("forecast", "actual"))
             found.append(ForecastPart(path.parent.name, part, len(own), *seconds))
-    return found
+    return found, warnings
 
 
 def _section_report(section: Section) -> SectionReport:
