@@ -22,6 +22,11 @@ SMALL = (
 _CIRCUMSTANCES = ("timings", "started", "finished", "reused")
 
 
+def small(*arguments: str) -> list[str]:
+    """The keys of a small sweep, with these in place of its own."""
+    return [f"{name}={text}" for name, text in dict(word.split("=", 1) for word in (*SMALL, *arguments)).items()]
+
+
 def results_in(output_dir: Path) -> dict[str, list[str]]:
     """Every finished cell's results, by arm and seed: run.json without circumstances and digests of all that it left behind."""
     found = {}

@@ -136,3 +136,24 @@ def known_effect(settings: Mapping, metric: str) -> float:
     elif settings.get("use_afe") is False and settings.get("use_clip") is not False:
         effect -= 0.1
     return effect
+
+
+FAILURE = 'FloatingPointError: <script>alert("1")</script> at step 12 | 50% & a_b {x}'
+ALL_SEEDS = (0, 1, 2, 3, 4)
+_written: dict[str, Path] = {}
+
+
+def every_arm(folder: Callable[[str], Path]) -> Path:
+    """Every arm of the paper at 5 seeds with `known_effect`, and a failed, a running, a random and a torn cell; written once a process.
+
+    `folder(name)` makes an empty folder.
+    """
+    if "outputs" not in _written:
+        outputs = _written["outputs"] = folder("outputs")
+        write_arms(outputs, LOSS_ARMS + LENGTH_ARMS, ALL_SEEDS, known_effect, num_prompts=6)
+        write_arms(outputs, [{"use_afe": False}], ALL_SEEDS, known_effect, num_prompts=6, styles=2)
+        write_cell(outputs, {"prompt_len": 10}, 0, num_prompts=6, finish=False, pictures=False).fail(FAILURE)
+        write_cell(outputs, {"prompt_len": 16}, 0, num_prompts=6, finish=False, pictures=False)
+        write_cell(outputs, {"backbones.init": "random"}, 0, num_prompts=6, pictures=False)
+        (outputs / "tiny-torn" / "seed-0").mkdir(parents=True)
+    return _written["outputs"]

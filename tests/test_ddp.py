@@ -126,7 +126,7 @@ def test_every_arm_trains_as_in_one_process_where_torchrun_started_the_processes
 
 @pytest.mark.slow
 def test_a_signal_ends_all_processes_with_a_checkpoint_that_one_process_ends_as_if_undisturbed(small_backbones, tmp_path):
-    options = ("train.max_steps=120", "train.log_every=10", "train.checkpoint_every=1000")
+    options = ("train.max_steps=40", "train.log_every=2", "train.checkpoint_every=1000")
     whole = train_here(parse(arguments(tmp_path / "whole", *options)), small_backbones)
     command = [
         sys.executable,
@@ -138,18 +138,18 @@ def test_a_signal_ends_all_processes_with_a_checkpoint_that_one_process_ends_as_
         said = []
         for line in process.stdout:
             said.append(line)
-            if line.startswith("training: step 50/"):
+            if line.startswith("training: step 10/"):
                 process.send_signal(signal.SIGTERM)
         errors = process.stderr.read()
     assert process.returncode == 143, errors
     assert errors.startswith("stopped by a signal (training, step ") and errors.count("\n") == 1
-    assert sum(line.startswith("training: step 50/") for line in said) == sum(line.startswith("cell ") for line in said) == 1
+    assert sum(line.startswith("training: step 10/") for line in said) == sum(line.startswith("cell ") for line in said) == 1
     config = parse(arguments(tmp_path / "parts", *options))
     run = RunFolder(config)
-    assert run.read()["status"] == "preempted" and 50 <= torch.load(run.checkpoints / LAST, weights_only=True)["global_step"] < 120
+    assert run.read()["status"] == "preempted" and 10 <= torch.load(run.checkpoints / LAST, weights_only=True)["global_step"] < 40
     train_here(config, small_backbones)
     left, right = (read_curves(one.training_path / "metrics.csv") for one in (whole, run))
-    assert [row["step"] for row in left] == [row["step"] for row in right] == list(range(10, 130, 10))
+    assert [row["step"] for row in left] == [row["step"] for row in right] == list(range(2, 42, 2))
     for one, other in zip(left, right, strict=True):
         assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
 

@@ -1,58 +1,32 @@
-"""The report: what enters which table, what the figures are, what the verdicts say, and what the files look like."""
+"""The report: what enters which table, what the figures are, and what the verdicts say."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import LENGTH_ARMS, LOSS_ARMS, known_effect, write_arms, write_cell
+from synthetic_runs import ALL_SEEDS, FAILURE, every_arm, write_arms, write_cell
 
-from ablations import report as command
 from ablations.errors import UserError
-from ablations.reporting import columns, latex, markdown, tidy, verdicts
+from ablations.reporting import columns, verdicts
 from ablations.reporting.assembly import Report, assemble
 from ablations.reporting.collect import collect
 from ablations.reporting.layouts import differing
-from ablations.reporting.tables import tables_of
-from ablations.reporting.writing import write
 from ablations.statistics import holm, paired_difference, shannon_entropy_bits
-
-SEEDS = (0, 1, 2, 3, 4)
-FAILURE = 'FloatingPointError: <script>alert("1")</script> at step 12 | 50% & a_b {x}'
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory) -> Path:
-    """Every arm of the paper at 5 seeds, with `known_effect`; a failed, a running, a random and a half-written cell."""
-    folder = tmp_path_factory.mktemp("outputs")
-    write_arms(folder, LOSS_ARMS + LENGTH_ARMS, SEEDS, known_effect, num_prompts=6)
-    write_arms(folder, [{"use_afe": False}], SEEDS, known_effect, num_prompts=6, styles=2)
-    write_cell(folder, {"prompt_len": 10}, 0, num_prompts=6, finish=False, pictures=False).fail(FAILURE)
-    write_cell(folder, {"prompt_len": 16}, 0, num_prompts=6, finish=False, pictures=False)
-    write_cell(folder, {"backbones.init": "random"}, 0, num_prompts=6, pictures=False)
-    (folder / "tiny-torn" / "seed-0").mkdir(parents=True)
-    return folder
+    return every_arm(tmp_path_factory.mktemp)
 
 
 @pytest.fixture(scope="module")
 def report(outputs) -> Report:
     return assemble(outputs)
-
-
-@pytest.fixture(scope="module")
-def written(report, tmp_path_factory):
-    return write(report, tmp_path_factory.mktemp("report") / "new")
 
 
 def table_named(report: Report, layout: str, condition: str = "refined"):
@@ -63,7 +37,7 @@ def table_named(report: Report, layout: str, condition: str = "refined"):
 def scores_of(outputs: Path, arm: str, metric: str, condition: str) -> np.ndarray:
     """(seeds, prompts), candidates averaged, straight from the files."""
     parts = []
-    for seed in SEEDS:
+    for seed in ALL_SEEDS:
         scores = pd.read_parquet(outputs / arm / f"seed-{seed}" / "scores.parquet")
         chosen = scores[(scores.metric == metric) & (scores.condition == condition)]
         parts.append(chosen.groupby("prompt_id").value.mean().to_numpy())
@@ -107,12 +81,23 @@ def test_diversity_is_also_shown_at_shared_noise_for_refined_prompts_only(output
 def test_style_entropy_is_of_the_styles_seen_over_prompts_and_candidates_of_a_seed(outputs, report):
     row = table_named(report, "afe").row("without")
     entropies = []
-    for seed in SEEDS:
+    for seed in ALL_SEEDS:
         scores = pd.read_parquet(outputs / row.arm / f"seed-{seed}" / "scores.parquet")
         entropies.append(shannon_entropy_bits(scores[(scores.metric == "style_seen") & (scores.condition == "refined")].value))
     entry = row.entries["style_entropy"]
     assert entry.mean == pytest.approx(np.mean(entropies)) and 0 < entry.mean <= 1
     assert (entry.num_seeds, entry.num_prompts, entry.difference.degrees_of_freedom) == (5, 1, pytest.approx(4, abs=0.01))
+
+
+def test_the_class_of_the_style_is_scored_but_never_averaged():
+    from ablations.cell import summary_of
+    from ablations.metrics.word_oracle import style_class
+    from datamodules.tiny_world.grammar import STYLES
+
+    assert [style_class(style) for style in (*STYLES, None)] == list(range(7))
+    rows = [(0, "refined", c, metric, value) for c in range(2) for metric, value in (("fidelity", 0.5), ("style_seen", 6.0))]
+    table = pd.DataFrame(rows, columns=["prompt_id", "condition", "candidate", "metric", "value"])
+    assert summary_of(table, 1, 2)["refined"] == {"fidelity": 0.5}
 
 
 def test_the_comparison_of_conditions_is_of_the_full_arm(report):
@@ -322,7 +307,7 @@ def test_one_better_length_contradicts_that_6_is_best(tmp_path):
     def effect(settings, metric):
         return {4: -0.05, 8: 0.06}.get(settings.get("prompt_len"), 0.0)
 
-    write_arms(tmp_path, [{}, {"prompt_len": 4}, {"prompt_len": 8}], SEEDS, effect, num_prompts=6, pictures=False)
+    write_arms(tmp_path, [{}, {"prompt_len": 4}, {"prompt_len": 8}], ALL_SEEDS, effect, num_prompts=6, pictures=False)
     verdict = next(v for v in assemble(tmp_path).sections[0].verdicts if v.claim.id == "length_6")
     assert verdict.verdict == "contradicted" and "Decisive: length 8: Fidelity +0.0" in verdict.line
 
@@ -347,151 +332,11 @@ def test_every_claim_names_a_table_that_exists_and_columns_that_are_known():
     assert afe.endpoints["tiny"] == ("style_entropy", "st_lpips@refined_shared_noise")
 
 
-def test_what_was_not_published_is_empty_in_the_data_and_said_in_the_tables(report, written):
+def test_what_was_not_published_is_empty_in_the_data_and_said_in_the_tables(report):
     data = verdicts.load_published()
     assert not any(values for rows in data["tables"].values() for values in rows.values())
     assert {verdicts.published(table, row) for table in report.sections[0].tables for row in table.rows} == {"not published"}
     assert all(figure["source"] for figure in data["figures"]) and "2402.12760" in data["source"]
-    assert "not published" in (written.folder / "report.md").read_text()
-
-
-# -- files ----------------------------------------------------------------------------------------------------------------
-
-
-class _Balanced(HTMLParser):
-    """Fails where tags do not nest, and keeps what the tests ask for."""
-
-    VOID = frozenset({"meta", "img"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open, self.links, self.ids, self.counts, self.sources = [], [], set(), {}, []
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        self.ids |= {attributes["id"]} if "id" in attributes else set()
-        self.links += [attributes["href"]] if "href" in attributes else []
-        self.sources += [attributes["src"]] if "src" in attributes else []
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag
-
-
-def test_the_page_is_whole_in_itself_and_its_links_lead_somewhere(written):
-    page = written.page.read_text()
-    parsed = _Balanced()
-    parsed.feed(page)
-    assert parsed.open == []
-    assert "http:" not in page and "https:" not in page and "@import" not in page
-    assert parsed.sources and all(source.startswith("data:image/webp;base64,") for source in parsed.sources)
-    assert all(link.startswith("#") and link[1:] in parsed.ids for link in parsed.links)
-    assert len(page) < 3_000_000
-
-
-def test_the_page_shows_arms_side_by_side_with_afe_first_and_words_that_were_added_marked(written):
-    page = written.page.read_text()
-    grids = re.findall(r"<summary>([^<]*seed 0[^<]*)</summary>", page)
-    assert [grid.partition(",")[0] for grid in grids] == ["Adaptive feature extraction (AFE)", "Loss terms", "Prompt length"]
-    first = page[page.index("<summary>Adaptive") : page.index("<summary>Loss terms")]
-    assert first.index("<h4>with AFE</h4>") < first.index("<h4>without AFE</h4>")
-    assert first.count("<img") == 4 * (1 + 2 * 3)
-    assert 'a cat in the snow at night, view 0<b class="new">, oil painting, 8k</b>' in first
-
-
-def test_the_page_has_sortable_tables_plots_and_both_colour_schemes(written):
-    page = written.page.read_text()
-    parsed = _Balanced()
-    parsed.feed(page)
-    assert page.count('class="sortable"') == 2 * 6 and parsed.counts["button"] > 60
-    assert parsed.counts["svg"] >= 12 and "prefers-color-scheme:dark" in page and 'name="viewport"' in page
-    assert re.search(r'<td data-value="0\.\d{6,}"', page)  # sorted by the full value, not by the one that is shown
-
-
-def test_text_from_the_runs_is_escaped_everywhere(written):
-    page, text = written.page.read_text(), (written.folder / "report.md").read_text()
-    assert "<script>alert" not in page and "&lt;script&gt;alert(" in page
-    assert "<script>" not in text and r"\| 50% &amp; a_b {x}" in text
-
-
-def test_markdown_tables_have_as_many_cells_in_every_row_as_in_the_head(written):
-    blocks = re.findall(r"(?:^\|.*\|\n)+", (written.folder / "report.md").read_text(), flags=re.MULTILINE)
-    assert len(blocks) > 20
-    for block in blocks:
-        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
-        assert len(counts) == 1
-    assert markdown.escape("a|b *c* <d> L_mse _x_\n`") == r"a\|b \*c\* &lt;d&gt; L_mse \_x\_ \`"
-
-
-def test_latex_escapes_every_special_character_and_rows_fit_the_columns(report, written):
-    special = r"50% & a_b #1 $x {y} ~ ^ \z <q> |"
-    escaped = r"50\% \& a\_b \#1 \$x \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z \textless{}q\textgreater{} \textbar{}"
-    assert latex.escape(special) == escaped
-    assert latex.escape("naïve 漢 −1") == "naïve ? $-$1"  # noqa: RUF001
-    for path in (written.folder / "tables").glob("*.tex"):
-        text = path.read_text()
-        for tabular in re.findall(r"\\begin\{tabular\}\{@\{\}(\w+)@\{\}\}\n\\toprule\n(.*?)\\bottomrule", text, flags=re.DOTALL):
-            columns_, body = tabular
-            rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-            assert rows and all(len(re.findall(r"(?<!\\)&", line)) == len(columns_) - 1 for line in rows)
-        assert text.count(r"\midrule") == text.count(r"\begin{tabular}") >= 1
-        assert "tiny world and claims nothing" in text
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: the LaTeX is checked by its structure only")
-def test_the_document_compiles(written, tmp_path):
-    shutil.copytree(written.folder, tmp_path / "report")
-    command_ = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
-    done = subprocess.run(command_, cwd=tmp_path / "report", capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
-    assert (tmp_path / "report" / "report.pdf").stat().st_size > 10_000
-
-
-def test_every_table_is_a_tidy_csv_in_full_precision(report, written):
-    for table in report.sections[0].tables:
-        lines = list(csv.DictReader(io.StringIO((written.folder / "tables" / f"{table.slug}.csv").read_text())))
-        assert list(lines[0]) == list(tidy.TABLE_COLUMNS)
-        found = {(line["row"], line["metric"], line["read_in"]): line for line in lines}
-        assert len(found) == len(lines)
-        for row in table.rows:
-            for column in table.columns:
-                if entry := row.entries.get(column.key):
-                    line = found[row.key, column.metric, column.condition]
-                    assert float(line["mean"]) == entry.mean and int(line["seeds"]) == entry.num_seeds
-                    if entry.difference:
-                        assert float(line["low"]) == entry.difference.low and float(line["p_holm"]) == entry.p_holm
-
-
-def test_lists_of_verdicts_and_cells_are_complete(report, written):
-    verdict_lines = list(csv.DictReader(io.StringIO((written.folder / "verdicts.csv").read_text())))
-    assert [line["claim"] for line in verdict_lines] == [claim.id for claim in verdicts.load_claims()]
-    cells = list(csv.DictReader(io.StringIO((written.folder / "cells.csv").read_text())))
-    assert len(cells) == 12 * 5 + 4
-    assert next(line for line in cells if line["status"] == "failed")["note"] == FAILURE
-
-
-def test_plots_are_files_too_and_the_length_curve_is_a_pdf_for_latex(written):
-    names = {path.name for path in (written.folder / "figures").iterdir()}
-    assert sum(name.endswith(".svg") for name in names) == 6
-    (curve,) = (name for name in names if name.endswith(".pdf"))
-    assert (written.folder / "figures" / curve).read_bytes().startswith(b"%PDF")
-    import xml.etree.ElementTree as ElementTree
-
-    for name in names:
-        if name.endswith(".svg"):
-            ElementTree.parse(written.folder / "figures" / name)
-
-
-def test_the_same_cells_give_the_same_files(outputs, written, tmp_path):
-    again = write(assemble(outputs), tmp_path)
-    for first, second in zip(written.files, again.files, strict=True):
-        assert first.read_bytes() == second.read_bytes(), first.name
 
 
 def test_forecast_stands_against_actual_time(tmp_path):
@@ -504,107 +349,3 @@ def test_forecast_stands_against_actual_time(tmp_path):
     assert found["losses", "training"] == (50.0, 60.0) and found["losses", "drawing"] == (20.0, 20.5)
     forecast.write_text("torn")
     assert any("forecast.json cannot be read" in warning for warning in assemble(tmp_path).collection.warnings)
-
-
-def test_a_picture_that_is_gone_is_shown_as_missing(tmp_path):
-    write_arms(tmp_path / "runs", [{}, {"use_afe": False}], [0], num_prompts=2)
-    next((tmp_path / "runs").glob("*/seed-0/images/0000-refined-1.png")).unlink()
-    page = write(assemble(tmp_path / "runs"), tmp_path / "report").page.read_text()
-    assert page.count("picture missing") == 1
-
-
-# -- command line and W&B -------------------------------------------------------------------------------------------------
-
-
-def test_the_command_needs_neither_torch_nor_wandb(outputs, tmp_path):
-    probe = (
-        "import sys, ablations.report\n"
-        f"code = ablations.report.main([{str(outputs)!r}, '--to', {str(tmp_path / 'report')!r}])\n"
-        "print(code, 'torch' in sys.modules, 'wandb' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip().endswith("0 False False"), done.stderr
-    assert "reproduced: L_mse matters" in done.stdout and "4 of the cells found enter no table" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["absent", "--to", "x"], "there is no folder 'absent'"),
-        (["absent"], "--to"),
-        (["absent", "--to", "x", "--too", "y"], "--too"),
-    ],
-)
-def test_a_mistake_is_one_line_with_exit_code_2(arguments, said, capsys):
-    try:
-        code = command.main(arguments)
-    except SystemExit as stopped:
-        code = stopped.code
-    error = capsys.readouterr().err
-    assert code == 2 and said in error and error.startswith("error: ") and len(error.strip().splitlines()) == 1
-
-
-def test_to_may_not_be_a_file(report, tmp_path):
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(UserError, match="is a file"):
-        write(report, tmp_path / "taken")
-
-
-def test_help_teaches_without_heavy_imports():
-    probe = "import sys, ablations.report\ntry: ablations.report.main(['--help'])\nexcept SystemExit: pass\nprint('pandas' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip().endswith("False")
-    assert "OUTPUT_DIR" in done.stdout and "claims.yaml" in done.stdout and "rehearsals" in done.stdout
-
-
-TOOLS = os.environ.get("UF_FGTG_TEST_TOOLS", "")
-
-
-@pytest.fixture
-def clean_wandb(monkeypatch, tmp_path):
-    """No W&B variable, login or running service of the machine reaches a test."""
-    import wandb
-
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name, folder in (("HOME", "home"), ("NETRC", "netrc"), ("WANDB_CONFIG_DIR", "config"), ("WANDB_CACHE_DIR", "cache")):
-        monkeypatch.setenv(name, str(tmp_path / folder))
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-def test_without_a_login_nothing_is_sent_and_a_line_says_so(clean_wandb, report, written, capsys):
-    from ablations.reporting.send import send
-
-    assert send(report, written, project="p")
-    assert "nothing was sent, because it is offline here" in capsys.readouterr().out
-    assert not (written.folder / "wandb").exists()
-
-
-@pytest.mark.skipif(not (Path(TOOLS) / "fake_wandb.py").is_file(), reason="no stand-in W&B server (UF_FGTG_TEST_TOOLS)")
-def test_online_the_tables_the_page_and_every_file_reach_the_server(clean_wandb, report, written, monkeypatch, tmp_path, capsys):
-    monkeypatch.syspath_prepend(TOOLS)
-    sys.modules.pop("fake_wandb", None)
-    import fake_wandb
-
-    from ablations.reporting.send import send
-
-    server, url = fake_wandb.serve(tmp_path / "server")
-    try:
-        monkeypatch.setenv("WANDB_BASE_URL", url)
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        assert send(report, written, project="reports")
-    finally:
-        server.shutdown()
-        shutil.rmtree(written.folder / "wandb", ignore_errors=True)
-    assert "W&B: report sent to" in capsys.readouterr().out
-    (run,) = [json.loads(path.read_text()) for path in (tmp_path / "server").glob("runs/*/summary.json")]
-    assert {"verdicts", "cells", "report"} <= set(run)
-    assert sum(name.startswith("tables/") for name in run) == len(report.sections[0].tables)
-    sent = {path.name for path in (tmp_path / "server" / "artifacts").rglob("*") if path.is_file()}
-    assert {"report.html", "report.md", "verdicts.csv"} <= sent
-
-
-def test_tables_of_a_section_are_those_of_the_report(report):
-    assert [table.slug for table in tables_of(report.collection.sections[0])] == [table.slug for table in report.sections[0].tables]

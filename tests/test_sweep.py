@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from small_sweeps import SMALL, SWEEPS, results_in, sessions_in, start, statuses_in, wait_until
+from small_sweeps import SMALL, SWEEPS, results_in, sessions_in, small, start, statuses_in, wait_until
 
 from ablations import sweep
 from ablations.sweeping.cells import cells_of
@@ -21,7 +21,9 @@ CATCHABLE = ("train.max_steps=40", "train.checkpoint_every=1", "eval.num_prompts
 
 
 def run(file, output_dir, *arguments: str) -> int:
-    return sweep.main([str(file), f"output_dir={output_dir}", *SMALL, *arguments])
+    keys = [word for word in arguments if "=" in word]
+    options = [word for word in arguments if "=" not in word]
+    return sweep.main([str(file), f"output_dir={output_dir}", *small(*keys), *options])
 
 
 @pytest.mark.slow
@@ -145,12 +147,12 @@ def test_killed_at_three_moments_it_ends_with_the_same_results_bit_for_bit(tmp_p
         return sorted(statuses_in(output_dir).values()) == ["finished", "finished", "running"]
 
     for moment in (in_training, drawing, in_the_third_cell):
-        process = start(LOSSES, f"output_dir={output_dir}", *SMALL, *arguments)
+        process = start(LOSSES, f"output_dir={output_dir}", *small(*arguments))
         wait_until(moment, process)
         process.kill()
         process.communicate()
         assert "running" in statuses_in(output_dir).values() and "failed" not in statuses_in(output_dir).values()
-    process = start(LOSSES, f"output_dir={output_dir}", *SMALL, *arguments)
+    process = start(LOSSES, f"output_dir={output_dir}", *small(*arguments))
     out, _ = process.communicate()
     assert process.returncode == 0 and "4 of 4 cells finished (2 before, 2 now)" in out
     assert results_in(output_dir) == results_in(tmp_path / "whole") and len(results_in(output_dir)) == 4
@@ -158,7 +160,7 @@ def test_killed_at_three_moments_it_ends_with_the_same_results_bit_for_bit(tmp_p
 
 @pytest.mark.slow
 def test_two_sweeps_on_one_folder_never_run_a_cell_twice_and_finish_it_together(tmp_path):
-    arguments = (LOSSES, f"output_dir={tmp_path}", *SMALL, "seed=0,1")
+    arguments = (LOSSES, *small("seed=0,1", f"output_dir={tmp_path}"))
     processes = [start(*arguments), start(*arguments, "--jobs", "2")]
     outs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outs
@@ -170,20 +172,20 @@ def test_two_sweeps_on_one_folder_never_run_a_cell_twice_and_finish_it_together(
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_sigterm_stops_every_process_within_seconds_and_the_rest_is_run_later(jobs, tmp_path):
-    arguments = (LOSSES, f"output_dir={tmp_path}", *SMALL, *CATCHABLE, "train.max_steps=100000", "use_clip=true", "--jobs", jobs)
-    process = start(*arguments)
+    keys = small(*CATCHABLE, "train.max_steps=100000", "use_clip=true", f"output_dir={tmp_path}")
+    process = start(LOSSES, *keys, "--jobs", jobs)
     wait_until(lambda: len(list(tmp_path.glob("trainings/*/*/checkpoints/last.ckpt"))) == jobs, process)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 143 and "the same command runs what is missing" in out
     assert list(statuses_in(tmp_path).values()) == ["preempted"] * jobs
-    cells = cells_of(read_sweep_file(LOSSES, [str(argument) for argument in arguments[1:-2]])).cells
+    cells = cells_of(read_sweep_file(LOSSES, keys)).cells
     assert all(cell.folder.status() in ("preempted", "absent") for cell in cells)  # nobody holds a lock
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_costs_its_cell_and_another_takes_its_place(tmp_path):
-    arguments = (LOSSES, f"output_dir={tmp_path}", *SMALL, *CATCHABLE, "use_clip=true", "seed=0,1", "--jobs", "2")
+    arguments = (LOSSES, *small(*CATCHABLE, "use_clip=true", "seed=0,1", f"output_dir={tmp_path}"), "--jobs", "2")
     process = start(*arguments)
     wait_until(lambda: any(tmp_path.glob("trainings/*/*/checkpoints/last.ckpt")), process)
     trained = next(tmp_path.glob("trainings/*/*/checkpoints/last.ckpt")).parents[1]

@@ -115,7 +115,9 @@ def test_a_key_that_makes_an_ablations_name_lie_is_refused():
 
 
 def test_a_grid_is_the_product_in_wandbs_order_with_integer_ranges_as_values(write):
-    path = write("method: grid\nparameters:\n  prompt_len: {values: [2, 6]}\n  seed: {min: 0, max: 2}\n  use_afe: {values: [null, false]}\n")
+    path = write(
+        "method: grid\nparameters:\n  prompt_len: {values: [2, 6]}\n  seed: {min: 0, max: 2}\n  use_afe: {values: [null, false]}\n"
+    )
     assert labels(path)[:3] == ["prompt_len=2 seed=0 use_afe=null", "prompt_len=2 seed=0 use_afe=false", "prompt_len=2 seed=1 use_afe=null"]
     assert len(labels(path)) == 12
 
@@ -164,7 +166,10 @@ def test_the_sweeps_folder_is_named_after_what_is_swept_and_not_after_paths(writ
     [
         ("method: grid\nparameters:\n  promt_len: {values: [2]}\n", "did you mean 'prompt_len'"),
         ("method: grid\nparameter:\n  prompt_len: {values: [2]}\n", "unknown key 'parameter'"),
-        ("method: grid\nparameters:\n  loss: {parameters: {mse_weight: {value: 1}}}\n", "loss nests parameters; write them flat, as in loss.mse"),
+        (
+            "method: grid\nparameters:\n  loss: {parameters: {mse_weight: {value: 1}}}\n",
+            "loss nests parameters; write them flat, as in loss.mse",
+        ),
         ("method: grid\nparameters:\n  loss: {mse_weight: {value: 1}}\n", "'loss' is a group of keys"),
         ("method: grid\nparameters:\n  prompt_len: {values: [2, six]}\n", "prompt_len must be an integer from 1 to 256, not 'six'"),
         ("method: grid\nparameters:\n  use_mse: {values: [yes please]}\n", "use_mse must be true or false"),
@@ -185,7 +190,10 @@ def test_the_sweeps_folder_is_named_after_what_is_swept_and_not_after_paths(writ
         ("method: random\nparameters:\n  prompt_len: {values: [2]}\n", "has no end: add run_cap"),
         ("method: random\nrun_cap: 0\nparameters:\n  prompt_len: {values: [2]}\n", "run_cap must be an integer of at least 1"),
         ("method: random\nrun_cap: 2\nparameters:\n  seed: {min: 0.5, max: 3.5}\n", "take distribution int_uniform"),
-        ("method: random\nrun_cap: 2\nparameters:\n  train.beta2: {distribution: normal, mu: 0, sigma: 1}\n", "distribution 'normal' is not known"),
+        (
+            "method: random\nrun_cap: 2\nparameters:\n  train.beta2: {distribution: normal, mu: 0, sigma: 1}\n",
+            "distribution 'normal' is not known",
+        ),
         ("method: random\nrun_cap: 2\nparameters:\n  loss.mse_weight: {min: -1.0, max: 3.5}\n", "loss.mse_weight must be a number above 0"),
         ("method: random\nrun_cap: 2\nparameters:\n  seed: {values: [1, 2], probabilities: [1, 1]}\n", "that add up to 1"),
         ("method: grid\nparameters:\n  force: {value: true}\n", "force cannot be swept"),
@@ -211,7 +219,10 @@ def test_a_mistake_in_a_file_is_one_line_that_names_it(write, text, said):
         ("command: python run.py\n", "command must be a list of words"),
         ("command: [python, train.py, '${args}']\n", "command does not run ablations.run"),
         ("command: [python, -m, ablations.run]\n", "command does not hand the parameters over"),
-        ("command: [python, -m, ablations.run, '${args_json}', '${args}']\n", "command has ${args_json}, which ablations.run does not read"),
+        (
+            "command: [python, -m, ablations.run, '${args_json}', '${args}']\n",
+            "command has ${args_json}, which ablations.run does not read",
+        ),
         ("command: [python, -m, ablations.run, promt_len=4, '${args}']\n", "did you mean 'prompt_len'"),
         ("command: [python, -m, ablations.run, seed=4, '${args}']\n", "seed stands in command and in parameters"),
     ],

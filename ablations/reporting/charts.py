@@ -15,7 +15,7 @@ from ablations.reporting.tables import Entry, ReportTable, Row
 from ablations.reporting.verdicts import in_words
 
 WIDTH = 340
-_LEFT, _RIGHT, _ROW = 14, 326, 36
+_LEFT, _RIGHT, _ROW, _MARGIN = 14, 326, 36, 10
 # Also written into files of their own, where no page gives the colours.
 STYLE = """
 .chart{--back:#f6f7fa;--ink:#1d2430;--soft:#667085;--rule:#d5dae3;--better:#0b7a53;--worse:#b3261e;--accent:#2456c7}
@@ -115,9 +115,10 @@ def svg_file(panels: Sequence[tuple[str, int]], across: int = 2) -> str:
     heights = [max(height for _, height in row) for row in rows]
     parts = []
     for i, row in enumerate(rows):
-        top = sum(heights[:i]) + 16 * i
-        parts += [f'<g transform="translate({(WIDTH + 20) * j} {top})">{elements}</g>' for j, (elements, _) in enumerate(row)]
-    width, height = (WIDTH + 20) * min(across, len(panels)) - 20, sum(heights) + 16 * (len(rows) - 1)
+        top = _MARGIN + sum(heights[:i]) + 16 * i
+        parts += [f'<g transform="translate({_MARGIN + (WIDTH + 20) * j} {top})">{elements}</g>' for j, (elements, _) in enumerate(row)]
+    width = 2 * _MARGIN + (WIDTH + 20) * min(across, len(panels)) - 20
+    height = 2 * _MARGIN + sum(heights) + 16 * (len(rows) - 1)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
     back = '<rect class="back" width="100%" height="100%" rx="8"/>'
     return f"{head}<style>{escape(STYLE)}</style>{back}{''.join(parts)}</svg>\n"

@@ -58,7 +58,7 @@ KNOWN = (
         STYLE_ENTROPY,
         "Style entropy",
         block=DIVERSITY,
-        note="bits: Shannon entropy of the styles recognised over all prompts and candidates of a seed; 0 = one style for all",
+        note="bits: Shannon entropy of the styles recognised over all prompts and candidates of a seed, none being one; 0 = one for all",
     ),
     *_diversity("st_lpips", "ST-LPIPS", "mean perceptual distance between the candidates of a prompt"),
     *_diversity("clip_distance", "CLIP distance", "mean of 1 - cosine between the candidates of a prompt"),
