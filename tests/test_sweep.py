@@ -17,7 +17,7 @@ from ablations.sweeping.sweep_file import read_sweep_file
 FILES = sorted(SWEEPS.glob("*.yaml"))
 LOSSES, LENGTHS, WEIGHTS = SWEEPS / "losses.yaml", SWEEPS / "prompt_length.yaml", SWEEPS / "loss_weights.yaml"
 # Long enough to be caught in every stage, with a checkpoint after every step.
-CATCHABLE = ("train.max_steps=40", "train.checkpoint_every=1", "eval.num_prompts=3", "eval.steps=4")
+CATCHABLE = ("train.max_steps=12", "train.checkpoint_every=1", "eval.num_prompts=3", "eval.steps=4")
 
 
 def run(file, output_dir, *arguments: str) -> int:
