@@ -135,7 +135,7 @@ class BackbonesConfig:
 class EvalConfig:
     """Refining, drawing and scoring the evaluation prompts"""
 
-    num_prompts: int = option(8, "eval", "evaluation prompts; 0 = train only", paper=100, least=0)
+    num_prompts: int = option(10, "eval", "evaluation prompts; 0 = train only", paper=100, least=0)
     num_candidates: int = option(3, "eval", "refined prompts per coarse prompt", least=1)
     coarse_length: str = option("middle", "eval", "which of the coarse prompts is refined", choices=("short", "middle", "long"))
     mode: str = option("extend", "eval", "extend by prompt_len tokens (strategy 1) or rewrite (2)", choices=("extend", "rewrite"))

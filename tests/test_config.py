@@ -36,7 +36,7 @@ def test_tiny_profile_is_the_default_and_has_its_own_training_and_drawing_values
     assert (c.train.learning_rate, c.train.new_parts_lr_scale, c.train.beta2, c.train.batch_size) == (4e-4, 8.0, 0.98, 8)
     assert (c.train.precision, c.loss.clip_bank, c.loss.text_weight) == ("32-true", 48, 1.0)
     assert (c.data.image_size, c.data.random_flip, c.data.clean_captions) == (64, False, False)
-    assert (c.eval.num_prompts, c.eval.steps, c.eval.max_new_tokens, c.eval.batch_size) == (8, 15, 40, 32)
+    assert (c.eval.num_prompts, c.eval.steps, c.eval.max_new_tokens, c.eval.batch_size) == (10, 15, 40, 32)
 
 
 def test_paper_profile_has_the_published_values():
@@ -285,7 +285,7 @@ def test_flat_dict_of_another_machine_is_read_though_its_files_are_not_here():
 
 def test_names_of_the_default_arms_are_pinned():
     """Results lie in folders of these names. If a new key broke this test, declare its `as_before` (see `config.digest`)."""
-    assert arm_name(parse([])) == "tiny-len6-mse-text-clip-afe-394102da"
+    assert arm_name(parse([])) == "tiny-len6-mse-text-clip-afe-259385fb"
     assert train_id(parse([])) == "tiny-mse-text-clip-afe-5d98d60c38fb"
     assert arm_name(parse(["profile=paper"])) == "paper-len6-mse-text-clip-afe-b915fbc6"
     assert train_id(parse(["profile=paper"])) == "paper-mse-text-clip-afe-74477ed748f2"
