@@ -151,9 +151,10 @@ def _diversity_rows(
             "st_lpips": distance,
             "clip_distance": diversity.clip_distance(embeddings[members]),
             "vendi": diversity.vendi(embeddings[members]),
-            "distinct_1": diversity.distinct_n(texts, 1),
-            "distinct_2": diversity.distinct_n(texts, 2),
         }
+        # Texts of one word have no pairs of words: such a set has no value, rather than a made-up one.
+        longest = max(len(diversity.words(text)) for text in texts)
+        scores |= {f"distinct_{n}": diversity.distinct_n(texts, n) for n in (1, 2) if longest >= n}
         rows += [(prompt_id, condition, -1, name, float(value), -1, "") for name, value in scores.items()]
     return rows
 
