@@ -16,7 +16,6 @@ from ablations.named_ablations import FULL, LENGTHS, NAMED_ABLATIONS
 from ablations.sweeping.cells import cells_of
 from ablations.sweeping.sweep_file import digest_of, read_sweep_file
 
-
 COMMAND = "command: ['${env}', '${interpreter}', -m, ablations.run, '${args_no_hyphens}']\n"
 FILES = sorted(SWEEPS.glob("*.yaml"))
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ablations.pretraining.data import Corpus
@@ -21,15 +20,6 @@ BATCH = 128
 TRAINED_POSITIONS = 32
 
 
-class _TextTower(FineGrainedTextEncoder):
-    """The model's own text tower (not a copy), so that training reaches it."""
-
-    def __init__(self, clip_model: nn.Module):
-        nn.Module.__init__(self)
-        for name in ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection", "attn_mask"):
-            setattr(self, name, getattr(clip_model, name))
-
-
 def clip_pixels(images: torch.Tensor) -> torch.Tensor:
     """[-1, 1] is what the tiny OpenCLIP reads: its mean and standard deviation are 0.5."""
     return images
@@ -38,7 +28,7 @@ def clip_pixels(images: torch.Tensor) -> torch.Tensor:
 def train_clip(model, tokenize, corpus: Corpus, schedule: Schedule, directory: Path, device: torch.device, seed: int) -> dict:
     """Symmetric InfoNCE; captions with equal text in a batch count as one another's positives' copies and are masked."""
     model.to(device)
-    tower = _TextTower(model)
+    tower = FineGrainedTextEncoder(model, share=True)  # the model's own parameters, so that training reaches them
     ids = tokenize([caption.text for caption in corpus.captions])[:, :TRAINED_POSITIONS]
 
     def loss_of_step(step: int):
