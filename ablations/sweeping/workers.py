@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from ablations.config import Config, from_flat_dict, to_flat_dict
 from ablations.errors import RunFolderError, UserError, one_line
-from ablations.run_folder import CellBusy
+from ablations.run_folder import CellBusy, is_finished
 from ablations.stopping import Preempted, StopRequest
 from ablations.sweeping.cells import Cell
 from ablations.sweeping.dispatcher import Dispatcher, Outcome
@@ -44,6 +44,8 @@ def run_one(config: Config, stop: StopRequest, workshop: Workshop, say: Callable
 
     started = time.monotonic()
     try:
+        if is_finished(config) and not config.force:
+            return Outcome("busy"), ""  # another process finished it since it was handed out
         run_cell(config, stop, workshop, RelayConsole(say))
     except CellBusy:
         return Outcome("busy"), ""
@@ -200,7 +202,12 @@ def worker_main(connection: Connection) -> None:
         except (EOFError, OSError):
             tasks.put(None)
             busy.wait()  # for ever, where no cell begins any more
-            os.kill(os.getpid(), signal.SIGTERM)
+            if not stop.requested:  # the parent may have passed a signal on before it closed the pipe: a second one ends at once
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def say(line: str) -> None:
+        with suppress(OSError):  # the parent is gone and nobody listens: the cell is still to end as at a signal
+            connection.send(("said", line))
 
     try:
         workshop = _open_workshop(lambda line: None)
@@ -208,7 +215,7 @@ def worker_main(connection: Connection) -> None:
         threading.Thread(target=take_tasks, daemon=True).start()
         while (task := tasks.get()) is not None:
             busy.set()
-            outcome, details = run_one(from_flat_dict(task), stop, workshop, lambda line: connection.send(("said", line)))
+            outcome, details = run_one(from_flat_dict(task), stop, workshop, say)
             busy.clear()
             connection.send(("ended", outcome, details))
     except Preempted as preempted:
