@@ -15,12 +15,13 @@ import torch
 from rich.table import Table
 
 from ablations import evaluation, rehearsal, scoring
+from ablations.arm_module import build_module
 from ablations.config import Config, to_flat_dict
 from ablations.console import Console
 from ablations.diversity_grid import TINY_WORLD_NOTE, draw_grid, loss_curves
 from ablations.errors import RunFolderError, UserError
 from ablations.evaluation import Drawing
-from ablations.metrics.base import metric_named
+from ablations.metrics.base import NOT_AVAILABLE, all_metrics, metric_named
 from ablations.rehearsal import is_rehearsal
 from ablations.reuse import PictureStore, ScoreStore
 from ablations.run_folder import RunFolder, whole_file, write_atomically
@@ -31,7 +32,7 @@ from ablations.workshop import Workshop
 from datamodules.cfp import CFPDataModule
 from datamodules.records import EvalPrompt
 from lightning_modules.backbones import Backbones
-from lightning_modules.prompt_refiner import AdapterSettings, LossSettings, OptimizerSettings, PromptRefinerModule
+from lightning_modules.prompt_refiner import PromptRefinerModule
 
 # The rows of the table that a cell ends with, best known first.
 SHOWN_METRICS = (
@@ -42,6 +43,8 @@ SHOWN_METRICS = (
     "subject_in_text",
     "clip_score",
     "clip_score_coarse",
+    "sentence_similarity",
+    "content_words_kept",
     "piqe",
     "entropy",
 )
@@ -61,36 +64,6 @@ class Timings:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 3)
-
-
-def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
-    """The refiner of an arm at step 0: the same for the same seed."""
-    losses = LossSettings(
-        use_mse=config.use_mse,
-        use_text=config.use_text,
-        use_clip=config.use_clip,
-        use_afe=bool(config.use_afe),
-        use_feature=config.use_feature,
-        mse_weight=config.loss.mse_weight,
-        text_weight=config.loss.text_weight,
-        clip_weight=config.loss.clip_weight,
-        feature_weight=config.loss.feature_weight,
-        clip_scale=config.loss.clip_scale,
-        afe_hidden=config.afe.hidden,
-        afe_temperature=config.afe.temperature,
-        afe_grid=config.afe.grid,
-    )
-    optimizer = OptimizerSettings(
-        learning_rate=config.train.learning_rate,
-        new_parts_lr_scale=config.train.new_parts_lr_scale,
-        betas=(config.train.beta1, config.train.beta2),
-        weight_decay=config.train.weight_decay,
-        eps=config.train.adam_eps,
-        warmup_steps=config.train.warmup_steps,
-        decay_share=config.train.decay_share,
-    )
-    adapter = AdapterSettings(config.adapter.output_relu, config.adapter.match_scale, config.adapter.mask_padding)
-    return PromptRefinerModule(backbones, losses, optimizer, config.seed, adapter)
 
 
 def device_of(config: Config) -> torch.device:
@@ -221,6 +194,9 @@ def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console
     console.say(f"cell {folder}, in {folder.path}")
     device = device_of(config)
     require_precision(config, device)
+    further = scoring.further_metrics(config) if config.eval.num_prompts else None
+    for name, why in further.required.unavailable.items() if further else ():
+        console.say(f"metric {name}: {NOT_AVAILABLE}: {why}")
     with timings.stage("backbones"):
         try:
             backbones = workshop.backbones(config)
@@ -250,6 +226,8 @@ def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console
             raise UserError(str(error)) from error
         console.say(f"data: {epoch} batches an epoch, {len(prompts)} evaluation prompts")
         folder.record(digests={"data": data.digest, "weights": digest})
+        if prompts and (problem := scoring.sentences_for(config, backbones).problem):
+            console.say(f"metric sentence_similarity: {NOT_AVAILABLE}: {problem}")
     if is_rehearsal(config):
         _rehearsal_of_gradients(config, folder, console, module, data)
     with folder.training_lock(say=console.say), timings.stage("training"):
@@ -267,7 +245,7 @@ def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console
             loss_curves(folder.metrics_csv, aside, title=f"{folder.train_id}, seed {folder.seed}")
     if prompts:
         pictures, known_scores = stores = workshop.stores(config, backbones)
-        metrics |= _evaluate(config, folder, backbones, module, prompts, stores, console, tracker, stop, timings)
+        metrics |= _evaluate(config, folder, backbones, module, prompts, stores, further, console, tracker, stop, timings)
         reused |= {"pictures": pictures.reused if pictures else 0, "scores": known_scores.reused}
     tracker.summary(metrics)
     folder.finish(metrics, timings.seconds, reused=reused)
@@ -296,6 +274,7 @@ def _evaluate(
     module: PromptRefinerModule,
     prompts: list[EvalPrompt],
     stores: tuple[PictureStore | None, ScoreStore],
+    further: scoring.FurtherMetrics | None,
     console: Console,
     tracker: Tracker,
     stop: StopRequest,
@@ -317,7 +296,8 @@ def _evaluate(
         evaluation.save_pictures(folder.path, drawings, images)
     write_atomically(folder.prompts, "".join(json.dumps(_prompt_line(d), ensure_ascii=False) + "\n" for d in drawings))
     with timings.stage("scoring"):
-        scores = scoring.score(backbones, prompts, drawings, images, console.say, lambda: stop.check("scoring"), stores[1])
+        by = stores[1], further, scoring.sentences_for(config, backbones)
+        scores = scoring.score(backbones, prompts, drawings, images, console.say, lambda: stop.check("scoring"), *by)
     with whole_file(folder.scores) as aside:
         scores.table.to_parquet(aside, index=False)
     if config.eval.grid_prompts:
@@ -325,7 +305,8 @@ def _evaluate(
         with whole_file(folder.diversity_grid) as aside:
             draw_grid(rows, aside, title=f"{folder.arm}, seed {folder.seed}", subtitle=TINY_WORLD_NOTE if config.profile == "tiny" else "")
         tracker.log_grid(folder.diversity_grid, rows)
-    return summary_of(scores.table, len(prompts), config.eval.num_candidates)
+    summary = summary_of(scores.table, len(prompts), config.eval.num_candidates)
+    return summary | ({"unavailable": dict(scores.unavailable)} if scores.unavailable else {})
 
 
 def _prompt_line(drawing: Drawing) -> dict:
@@ -369,16 +350,21 @@ def _show(console: Console, folder: RunFolder, metrics: dict, config: Config) ->
         # On two lines: side by side, the controls' names leave no room for the metrics'.
         headings = [name.replace("control_", "control_\n") for name in conditions]
         table = Table("metric", *headings, title=title, title_justify="left")
-        for name in SHOWN_METRICS:
-            if name in metrics["refined"]:
-                table.add_row(_label(name, config.data.image_size), *(f"{metrics[c][name]:.3f}" for c in conditions))
         diversity = metrics["diversity"]
+        asked = (config.eval.metrics or "").split(",")
+        for name in dict.fromkeys((*SHOWN_METRICS, *asked)):
+            if name in metrics.get("unavailable", {}):
+                table.add_row(name, *[NOT_AVAILABLE] * len(conditions))
+            elif name in metrics["refined"]:
+                table.add_row(_label(name, config.data.image_size), *(f"{metrics[c][name]:.3f}" for c in conditions))
+            elif name in diversity.get("refined", {}):
+                table.add_row(name, *(f"{diversity[c][name]:.3f}" if c in diversity else "" for c in conditions))
         for name in SHOWN_DIVERSITY:
             if name in diversity.get("refined", {}):
                 cells = [f"{diversity[c][name]:.3f}" if c in diversity else "" for c in conditions]
                 table.add_row(f"{name} (diversity)", *cells, end_section=name == SHOWN_DIVERSITY[-1])
         console.table(table)
-        if any("not a quality measure" in metric_named(name).note_at(config.data.image_size) for name in ("piqe", "entropy")):
+        if any(_is_no_quality_measure(name, config.data.image_size) for name in ("piqe", "entropy", *asked)):
             console.say(f"† not a quality measure at {config.data.image_size} px")
         console.say("one seed: compare arms over several, see README")
     if folder.diversity_grid.exists():
@@ -387,9 +373,11 @@ def _show(console: Console, folder: RunFolder, metrics: dict, config: Config) ->
 
 
 def _label(name: str, image_size: int) -> str:
-    if name not in ("piqe", "entropy", "clip_score"):
-        return name
-    return f"{name} †" if "not a quality measure" in metric_named(name).note_at(image_size) else name
+    return f"{name} †" if _is_no_quality_measure(name, image_size) else name
+
+
+def _is_no_quality_measure(name: str, image_size: int) -> bool:
+    return name in all_metrics() and "not a quality measure" in metric_named(name).note_at(image_size)
 
 
 __all__ = ["build_data", "build_module", "run_cell", "summary_of"]

@@ -52,6 +52,7 @@ def parse(argv: list[str]) -> Config:
     _check_named_ablation(from_file | typed)
     config = _build(from_file, typed)
     _check_paths(config)
+    _check_metrics(config)
     warn_of_no_effect(from_file | typed, to_flat_dict(config), KEYS)
     return config
 
@@ -81,6 +82,10 @@ def _build(*layers: Mapping[str, Scalar]) -> Config:
     """Defaults < profile < rehearsal < named ablation < the layers of typed values, as a checked Config."""
     given: dict[str, Scalar] = {name: value for layer in layers for name, value in layer.items()}
     profile = str(given.get("profile", KEYS["profile"].default))
+    if given.get("eval.metrics") is not None:
+        from ablations.metrics.base import names_in
+
+        layers = (*layers, {"eval.metrics": ",".join(names_in(str(given["eval.metrics"])))})
     schema = OmegaConf.structured(Config)
     OmegaConf.set_readonly(schema, False)  # OmegaConf takes a frozen dataclass for a read-only config
     profile_layer = {name: key.profile_default(profile) for name, key in KEYS.items()}
@@ -146,6 +151,20 @@ def _check_paths(config: Config) -> None:
     for name, folder in (("output_dir", config.output_dir), ("data.cache_dir", config.data.cache_dir)):
         if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
             raise UserError(f"{name}: {folder!r} is a file, not a folder")
+
+
+def _check_metrics(config: Config) -> None:
+    """Raises UserError for a metric that was asked for and whose weights are not there, before anything is loaded or trained."""
+    if config.eval.sentence_encoder and config.eval.num_prompts and config.eval.missing_metrics == "error":
+        from ablations.metrics.faithfulness import require as require_sentence_encoder
+
+        require_sentence_encoder(config.eval.sentence_encoder)
+    if config.eval.metrics and config.eval.num_prompts and config.eval.missing_metrics == "error":
+        from ablations.metrics.base import require
+        from ablations.metrics.weights import weights_folder
+
+        folder = weights_folder(config.eval.metrics_dir)
+        require(config.eval.metrics.split(","), "error", folder, config.data.image_size, look_inside=False)
 
 
 def digest(config: Config, kinds: tuple[str, ...], keys: Mapping[str, Key] = KEYS) -> str:

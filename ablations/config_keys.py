@@ -166,6 +166,29 @@ class EvalConfig:
         choices=("truncate", "chunk"),
         as_before="truncate",
     )
+    metrics: str | None = option(
+        None,
+        "eval",
+        "further metrics of the images, which python -m ablations.metrics describes; paper = the paper's six",
+        listed=True,
+        as_before=None,
+    )
+    sentence_encoder: str | None = option(
+        None,
+        "eval",
+        "what embeds sentences for sentence_similarity: folder or hub id of a transformer, mean-pooled; null = the original text encoder",
+        path=True,
+        as_before=None,
+    )
+    missing_metrics: str = option(
+        "error",
+        "run",
+        "a metric that cannot be computed, as its weights are missing: error = stop before training; skip = 'not available' in tables",
+        choices=("error", "skip"),
+    )
+    metrics_dir: str | None = option(
+        None, "run", "where the weights of metrics lie; null = pyiqa's cache, $TORCH_HOME/hub/pyiqa", path=True
+    )
     batch_size: int = option(16, "run", "images drawn at a time", tiny=32, least=1)
     reuse: bool = option(True, "run", "take pictures and scores that were made before from the cache (same results)")
 

@@ -43,6 +43,7 @@ class Option:
     multiple_of: int | None = None
     choices: tuple[str, ...] | None = None
     path: bool = False
+    listed: bool = False
     needs: str | None = None
     as_before: Scalar = UNSET
 
@@ -52,7 +53,8 @@ def option(default: Scalar, kind: str, text: str, **declared: Any) -> Any:
 
     kind: "train" | "eval" | "run" | "seed"; text: one line of help; tiny, paper: the value in that profile where it is not the default;
     least, most, above, below, multiple_of, choices: the constraint (null is allowed exactly where the type says `| None`);
-    path: a file or folder, whose `~` and `./` are resolved; needs: "key=value", without which this key has no effect;
+    path: a file or folder, whose `~` and `./` are resolved; listed: names with commas between them, or a YAML list of names;
+    needs: "key=value", without which this key has no effect;
     as_before: for a key added after results exist, the value that means what those results did (see `config.digest`).
     """
     assert kind in ("train", "eval", "run", "seed"), kind
@@ -81,7 +83,7 @@ class Key:
         elif self.type is bool:
             words = "true or false"
         elif self.type is str:
-            words = "a path" if o.path else "text"
+            words = "a path" if o.path else "names with commas between them" if o.listed else "text"
         else:
             words = "an integer" if self.type is int else "a number"
             if o.least is not None and o.most is not None:
@@ -126,6 +128,8 @@ def convert(key: Key, raw: object, where: str = "") -> Scalar:
         raise UserError(f"{key.name} must be {key.allowed()}, not {given}{why}{where}")
 
     text = raw.strip() if isinstance(raw, str) else raw
+    if key.option.listed and isinstance(text, list) and all(isinstance(word, str) for word in text):
+        text = ",".join(text)
     if isinstance(text, str):
         if "${" in text or text == "???":
             refuse(" (values are plain, without interpolation)")

@@ -6,6 +6,8 @@ prompt_refiner/config.json           the arm's config, where it comes from, and 
 prompt_refiner/adapter.safetensors   A
 prompt_refiner/afe.safetensors       N, where the arm has one
 prompt_refiner/pooled.safetensors    the rest of E_T, for the joint feature: last block and projection
+
+A compact export has neither of the last two, and half precision.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from lightning_modules.prompt_refiner import PromptRefinerModule
 
+# The refiner that comes with the package: what `python -m ablations.export --compact` made of a default run.
+EMBEDDED = Path(__file__).parent / "embedded_refiner"
 FORMAT = 1
 TEXT_ENCODER, TOKENIZER, REFINER = "text_encoder", "tokenizer", "prompt_refiner"
 CONFIG = f"{REFINER}/config.json"
@@ -44,9 +48,11 @@ class ExportedRefiner:
     description: Mapping[str, Any]
 
 
-def write(directory: Path, module: PromptRefinerModule, description: Mapping[str, Any]) -> None:
+def write(directory: Path, module: PromptRefinerModule, description: Mapping[str, Any], compact: bool = False) -> None:
     """Write E_T, its tokenizer, A, N and `description`, which must have the keys "config" (flat) and "weights_digest".
 
+    `compact` rounds the weights to half precision on disk, and leaves out what refining and drawing never read: N, and the part of E_T
+    that only the pooled feature needs.
     Raises ValueError for a text tower or a tokenizer that transformers' classes cannot hold.
     """
     from safetensors.torch import save_file
@@ -57,14 +63,17 @@ def write(directory: Path, module: PromptRefinerModule, description: Mapping[str
         (directory / name).mkdir(parents=True)
     theirs, pooled = split_state(module.text_encoder.state_dict(), module.text_encoder.blocks)
     clip_text_config(module.text_encoder).save_pretrained(directory / TEXT_ENCODER)
-    parts = {_WEIGHTS: {_PREFIX + name: value for name, value in theirs.items()}, _POOLED: pooled}
+    parts = {_WEIGHTS: {_PREFIX + name: value for name, value in theirs.items()}}
     parts[_ADAPTER] = {name: value.detach().cpu() for name, value in module.adapter.state_dict().items()}
-    if module.afe is not None:
+    if not compact:
+        parts[_POOLED] = pooled
+    if not compact and module.afe is not None:
         parts[_AFE] = {name: value.detach().cpu() for name, value in module.afe.state_dict().items()}
     for name, tensors in parts.items():
-        save_file(tensors, directory / name, metadata={"format": "pt"})
+        stored = {key: value.half() if compact else value for key, value in tensors.items()}
+        save_file(stored, directory / name, metadata={"format": "pt"})
     _write_tokenizer(directory / TOKENIZER, to_clip_tokenizer(module.backbones.tokenize))
-    write_json(directory / CONFIG, {"format": FORMAT, **description})
+    write_json(directory / CONFIG, {"format": FORMAT, "compact": compact, **description})
 
 
 def _write_tokenizer(folder: Path, tokenizer) -> None:
@@ -94,16 +103,25 @@ def read(directory: str | os.PathLike[str]) -> ExportedRefiner:
 
 
 def load_into(module: PromptRefinerModule, directory: str | os.PathLike[str]) -> None:
-    """Load the trained parameters, all of them and no others. Raises UserError for a file that is missing, damaged or does not fit."""
+    """Load the trained parameters, all of them and no others. Raises UserError for a file that is missing, damaged or does not fit.
+
+    What a compact export leaves out becomes NaN, so that no figure can come of it.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from lightning_modules.clip_text_model import join_state
+    from lightning_modules.clip_text_model import join_state, split_state
 
     folder = Path(directory)
+    compact = read(folder).description.get("compact", False)
+    left_out: dict[str, dict[str, Tensor]] = {}
+    if compact:
+        _, pooled = split_state(module.text_encoder.state_dict(), module.text_encoder.blocks)
+        afe = module.afe.state_dict() if module.afe is not None else {}
+        left_out = {name: {key: value * float("nan") for key, value in part.items()} for name, part in ((_POOLED, pooled), (_AFE, afe))}
 
     def tensors(name: str) -> dict[str, Tensor]:
-        return load_file(folder / name)
+        return left_out[name] if name in left_out else load_file(folder / name)
 
     try:
         theirs = {name.removeprefix(_PREFIX): value for name, value in tensors(_WEIGHTS).items()}

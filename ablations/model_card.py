@@ -82,8 +82,7 @@ Digest of all together, noise schedule included: `{weights_digest}`. Digest of t
 |---|---|
 | `text_encoder/`, `tokenizer/` | E_T as a CLIPTextModel, and its CLIPTokenizer |
 {image_model_row}| `prompt_refiner/adapter.safetensors` | A, the domain adapter |
-{afe_row}| `prompt_refiner/pooled.safetensors` | E_T's last block and projection, which only the pooled joint feature needs |
-| `prompt_refiner/config.json` | the arm's config, digests and scores |
+{trained_alone_rows}| `prompt_refiner/config.json` | the arm's config, digests and scores |
 
 T5 is frozen and not part of this folder; PromptRefiner takes it from where the training had it.
 
@@ -101,20 +100,23 @@ def model_card(
     with_image_model: bool,
     difference: float,
     num_probes: int,
+    compact: bool = False,
 ) -> str:
     """The README.md of an exported refiner, in Markdown.
 
     `backbones`: (source, digest) by network. `difference`: the largest one between the exported states and the trained encoder's, over
-    `num_probes` prompts.
+    `num_probes` prompts. `compact`: see `exported_refiner.write`.
     """
     config, record = run.config, run.run
     tag, licence = _licence(config, with_image_model)
     image_row = "| `unet/`, `vae/`, `scheduler/`, `model_index.json` | the frozen image model, as diffusers saves it |\n"
+    afe_row = "| `prompt_refiner/afe.safetensors` | N, adaptive feature extraction |\n"
+    pooled_row = "| `prompt_refiner/pooled.safetensors` | E_T's last block and projection, which only the pooled joint feature needs |\n"
     versions = record.get("versions", {})
     return _TEXT.format(
         licence_tag=tag,
         title=f"{run}: text encoder and prompt refiner",
-        notes="".join(f"\n**{note}**\n" for note in _notes(run)),
+        notes="".join(f"\n**{note}**\n" for note in _notes(run, compact)),
         arm=record["arm"],
         seed=record["seed"],
         train_id=record["train_id"],
@@ -132,15 +134,17 @@ def model_card(
         data_digest=(record.get("digests") or {}).get("data") or "unknown",
         settings=_settings(config),
         image_model_row=image_row if with_image_model else "",
-        afe_row="| `prompt_refiner/afe.safetensors` | N, adaptive feature extraction |\n" if config.use_afe else "",
+        trained_alone_rows="" if compact else (afe_row if config.use_afe else "") + pooled_row,
         licence=licence,
     )
 
 
-def _notes(run: TrainedRun) -> list[str]:
+def _notes(run: TrainedRun, compact: bool) -> list[str]:
     notes = [TINY_NOTE] if run.config.profile == "tiny" else []
     if run.config.backbones.init == "random":
         notes.append("Made from backbones with random weights: a rehearsal, of no use for pictures.")
+    if compact:
+        notes.append("Compact: weights in half precision, without AFE and the pooled feature, which refining and drawing never read.")
     return notes
 
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from ablations import evaluation, exported_refiner
-from ablations.cell import build_module
+from ablations.arm_module import build_module
 from ablations.config import KEYS, Config
 from ablations.config_parsing import convert
 from ablations.diversity_grid import split_new_words
@@ -65,7 +65,7 @@ def prompt_key(text: str) -> int:
 class PromptRefiner:
     """A trained prompt refiner with the frozen networks it needs.
 
-    Get one from a run, or from a folder that `python -m ablations.export` wrote:
+    Get one from a run, from a folder that `python -m ablations.export` wrote, or the embedded tiny one:
 
     >>> from ablations import PromptRefiner
     >>> refiner = PromptRefiner.from_run("outputs/my-arm/seed-0")
@@ -133,6 +133,19 @@ class PromptRefiner:
         module = build_module(exported.config, backbones)
         exported_refiner.load_into(module, directory)
         return cls(module, exported.config, device)
+
+    @classmethod
+    def embedded(cls, backbones: Backbones | None = None, device: str | torch.device | None = None) -> PromptRefiner:
+        """The tiny refiner that comes with the package: nothing to train, nothing to fetch. It claims nothing about Stable Diffusion 2.1.
+
+        It is the compact export of a default run; `prompt_refiner/config.json` in `exported_refiner.EMBEDDED` says of which.
+
+        >>> from ablations import PromptRefiner
+        >>> refiner = PromptRefiner.embedded()
+        >>> [candidate.refined.startswith("a green tree") for candidate in refiner.refine("a green tree", seed=0)]
+        [True, True, True]
+        """
+        return cls.from_pretrained(exported_refiner.EMBEDDED, backbones, device)
 
     @property
     def backbones(self) -> Backbones:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ablations.config import Config
 from ablations.diversity_grid import GridRow
+from ablations.errors import UserError
 from ablations.evaluation import Drawing
-from ablations.metrics import clip_score, diversity, fidelity, image_quality, word_oracle
+from ablations.metrics import clip_score, diversity, faithfulness, fidelity, image_quality, word_oracle
+from ablations.metrics.base import Metric, MetricError, Required, require
+from ablations.metrics.weights import weights_folder
 from ablations.reuse import ScoreStore, full_batches, picture_key
 from datamodules.records import EvalPrompt
 from datamodules.tiny_world.renderer import IMAGE_SIZE
@@ -23,6 +28,8 @@ COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value", "image_seed
 DIVERSITY_CONDITIONS = ("coarse", "plug_in", "refined", "refined_shared_noise", "rewrite")
 # Networks score so many pictures or texts at a time, always: see ablations.reuse.
 _AT_ONCE = 16
+# In place of a prompt's number: a value of all pictures of a condition together.
+WHOLE_SET = -1
 # The class of the style that the oracle sees: a label for the report's style entropy, not a quantity to be averaged.
 STYLE_SEEN = "style_seen"
 _ORACLE_SCORES = ("fidelity", "closeness", "sharpness", "cleanness", "subject_kept", "words_drawn", "style_drawn", STYLE_SEEN)
@@ -48,10 +55,37 @@ class JointSpace:
 
 @dataclass(frozen=True)
 class CellScores:
-    """`table` has the columns of scores.parquet; `embeddings` (N, E) are the pictures' unit vectors in the joint space."""
+    """`table` has the columns of scores.parquet; `embeddings` (N, E) are the pictures' unit vectors in the joint space.
+
+    `unavailable` says of further metrics, by name, why they have no value.
+    """
 
     table: pd.DataFrame
     embeddings: np.ndarray
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FurtherMetrics:
+    """The metrics that eval.metrics asks for: what `metrics.base.require` gave, eval.missing_metrics, and where weights lie."""
+
+    required: Required
+    missing: str = "error"
+    folder: Path | None = None
+
+
+def further_metrics(config: Config) -> FurtherMetrics | None:
+    """What eval.metrics asks for, if anything. Raises UserError where some cannot be computed and are not to be skipped."""
+    if not config.eval.metrics:
+        return None
+    folder = weights_folder(config.eval.metrics_dir)
+    required = require(config.eval.metrics.split(","), config.eval.missing_metrics, folder, config.data.image_size)
+    return FurtherMetrics(required, config.eval.missing_metrics, folder)
+
+
+def sentences_for(config: Config, backbones: Backbones) -> faithfulness.Sentences:
+    """What embeds sentences as the config asks, loaded once. Raises UserError where it cannot be loaded: ask before the training."""
+    return faithfulness.sentences_by(config.eval.sentence_encoder, config.eval.missing_metrics, str(backbones.text_to_image.device))
 
 
 def score(
@@ -62,10 +96,13 @@ def score(
     say: Callable[[str], None],
     check: Callable[[], None],
     store: ScoreStore | None = None,
+    further: FurtherMetrics | None = None,
+    sentences: faithfulness.Sentences | None = None,
 ) -> CellScores:
     """Score every picture, and every set of candidates for its diversity. `check()` may raise between metrics to stop.
 
-    What `store` knows of a picture is not computed again; equal pictures have equal scores in any case.
+    What `store` knows of a picture is not computed again; equal pictures have equal scores in any case. Raises UserError where a further
+    metric gives no number and is not to be skipped.
     """
     store = store or ScoreStore(None, {})
     keys = [picture_key(image) for image in images]
@@ -74,12 +111,12 @@ def score(
     values: dict[str, np.ndarray] = {}
     say(f"scoring {len(images)} pictures")
     embeddings = _scored("embedding", keys, images, lambda part: clip_score.encode_images(joint_space, part), store)
+    text_embeddings: dict[str, np.ndarray] = {}
     for name, texts in (("clip_score", [d.text for d in drawings]), ("clip_score_coarse", [d.coarse for d in drawings])):
         distinct = list(dict.fromkeys(texts))
-        row_of = {text: row for row, text in enumerate(distinct)}
         parts = [clip_score.encode_texts(joint_space, list(part))[:count] for part, count in full_batches(np.array(distinct), _AT_ONCE)]
-        text_embeddings = np.concatenate(parts)[[row_of[text] for text in texts]]
-        values[name] = clip_score.clip_score_of_embeddings(embeddings, text_embeddings)
+        text_embeddings.update(zip(distinct, np.concatenate(parts), strict=True))
+        values[name] = clip_score.clip_score_of_embeddings(embeddings, np.stack([text_embeddings[text] for text in texts]))
     check()
     for name, metric in (("piqe", image_quality.piqe), ("entropy", image_quality.entropy)):
         values[name] = _scored(name, keys, images, metric, store)[:, 0]
@@ -94,7 +131,80 @@ def score(
     ]
     check()
     rows += _diversity_rows(drawings, images, embeddings, keys, store)
-    return CellScores(pd.DataFrame(rows, columns=list(COLUMNS)), embeddings)
+    unavailable: dict[str, str] = {}
+    sentences = sentences or faithfulness.Sentences()
+    encode = None if sentences.problem else sentences.encode or (lambda texts: np.stack([text_embeddings[text] for text in texts]))
+    by_text = faithfulness.text_scores([d.coarse for d in drawings], [d.text for d in drawings], encode)
+    rows += [
+        (d.prompt_id, d.condition, d.candidate, name, value, d.image_seed, d.image)
+        for name, column in by_text.items()
+        for d, value in zip(drawings, column, strict=True)
+        if value is not None
+    ]
+    if further is not None:
+        device = str(backbones.text_to_image.device)
+        more, unavailable = _further_rows(further, set(values), drawings, images, keys, store, device, say, check)
+        rows += more
+    if sentences.problem:
+        unavailable[faithfulness.SENTENCE_SIMILARITY.name] = sentences.problem
+    return CellScores(pd.DataFrame(rows, columns=list(COLUMNS)), embeddings, unavailable)
+
+
+def _further_rows(
+    further: FurtherMetrics,
+    scored: set[str],
+    drawings: Sequence[Drawing],
+    images: np.ndarray,
+    keys: Sequence[str],
+    store: ScoreStore,
+    device: str,
+    say: Callable[[str], None],
+    check: Callable[[], None],
+) -> tuple[list[tuple], dict[str, str]]:
+    """Rows of the metrics that were asked for beyond those that are `scored` in any case, and why there are none of some."""
+    rows: list[tuple] = []
+    unavailable = dict(further.required.unavailable)
+    for metric in further.required.available:
+        if metric.name in scored:
+            continue
+        say(f"scoring: {metric.title}")
+        try:
+            rows += _rows_of(metric, further.folder, drawings, images, keys, store, device)
+        except MetricError as error:
+            if further.missing == "error":
+                raise UserError(
+                    f"{error}. Leave it out of eval.metrics, or set eval.missing_metrics=skip; what was trained, drawn and scored is kept"
+                ) from error
+            unavailable[metric.name] = str(error)
+        check()
+    return rows, unavailable
+
+
+def _rows_of(
+    metric: Metric,
+    folder: Path | None,
+    drawings: Sequence[Drawing],
+    images: np.ndarray,
+    keys: Sequence[str],
+    store: ScoreStore,
+    device: str,
+) -> list[tuple]:
+    def compute(positions: np.ndarray) -> np.ndarray:
+        batches = full_batches(images[positions], metric.at_once(images))
+        return np.concatenate([metric.compute(part, device=device, folder=folder)[:count] for part, count in batches])
+
+    values = store.remember(metric.key(folder), keys, compute)
+    if metric.together is None:
+        column = values[:, 0]
+        return [
+            (d.prompt_id, d.condition, d.candidate, metric.name, float(v), d.image_seed, d.image)
+            for d, v in zip(drawings, column, strict=True)
+        ]
+    conditions = np.array([drawing.condition for drawing in drawings])
+    return [
+        (WHOLE_SET, condition, -1, metric.name, metric.together(values[conditions == condition]), -1, "")
+        for condition in dict.fromkeys(conditions.tolist())
+    ]
 
 
 def _scored(
@@ -153,8 +263,12 @@ def _diversity_rows(
             "vendi": diversity.vendi(embeddings[members]),
         }
         # Texts of one word have no pairs of words: such a set has no value, rather than a made-up one.
-        longest = max(len(diversity.words(text)) for text in texts)
-        scores |= {f"distinct_{n}": diversity.distinct_n(texts, n) for n in (1, 2) if longest >= n}
+        lengths = [len(diversity.words(text)) for text in texts]
+        scores |= {f"distinct_{n}": diversity.distinct_n(texts, n) for n in (1, 2) if max(lengths) >= n}
+        if min(lengths) >= 2:
+            scores["vendi_texts"] = diversity.vendi_texts(texts)
+        if min(lengths) >= 1:
+            scores["self_bleu"] = diversity.self_bleu(texts)
         rows += [(prompt_id, condition, -1, name, float(value), -1, "") for name, value in scores.items()]
     return rows
 

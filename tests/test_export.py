@@ -255,9 +255,9 @@ def test_an_export_that_fails_leaves_nothing_and_keeps_what_was_there(run_dir, t
 def test_an_encoder_that_does_not_do_what_the_trained_one_does_is_never_left_behind(run_dir, tmp_path, monkeypatch):
     write = exported_refiner.write
 
-    def damaged(directory, module, description):
+    def damaged(directory, module, description, compact):
         module.text_encoder.ln_final.bias.data.add_(1e-3)
-        write(directory, module, description)
+        write(directory, module, description, compact)
         module.text_encoder.ln_final.bias.data.sub_(1e-3)
 
     monkeypatch.setattr(exported_refiner, "write", damaged)

@@ -45,16 +45,17 @@ def test_the_examples_in_the_docstrings_run(tmp_path, monkeypatch, small_backbon
     made.parent.rename(tmp_path / "outputs" / "my-arm")
     monkeypatch.chdir(tmp_path)
     export(find_trained_run("outputs/my-arm/seed-0"), tmp_path / "my-refiner", False, lambda text: None)
-    # One second for the networks is enough: the examples load them again and again.
-    monkeypatch.setattr(api, "load_backbones", lambda *_: small_backbones)
+    # One second for the networks is enough: the examples load them again and again. The embedded refiner needs those it was trained on.
+    shipped = api.load_backbones("tiny", None, "pretrained")
+    monkeypatch.setattr(api, "load_backbones", lambda profile, folder, init, *_: small_backbones if init == "random" else shipped)
     results = [
         doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL).run(example)
         for example in doctest.DocTestFinder().find(PromptRefiner, globs={})
         if example.examples
     ]
-    assert len(results) == 4
-    assert sum(result.attempted for result in results) >= 20
-    assert [result.failed for result in results] == [0, 0, 0, 0]
+    assert len(results) == 5
+    assert sum(result.attempted for result in results) >= 23
+    assert [result.failed for result in results] == [0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("settings", [{}, {"prompt_len": 3, "rounds": 3}, {"mode": "rewrite", "max_new_tokens": 20}])

@@ -201,7 +201,8 @@ def test_the_sweeps_folder_is_named_after_what_is_swept_and_not_after_paths(writ
             "cell 2 (use_clip=false): use_afe=true needs use_clip=true",
         ),
         (
-            "method: random\nrun_cap: 4\nparameters:\n  use_mse: {values: [true, false]}\n  use_clip: {value: false}\n  use_text: {value: false}\n",
+            "method: random\nrun_cap: 4\nparameters:\n"
+            "  use_mse: {values: [true, false]}\n  use_clip: {value: false}\n  use_text: {value: false}\n",
             "cell 2 (use_mse=false): nothing to train",
         ),
     ],

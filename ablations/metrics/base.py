@@ -1,8 +1,13 @@
-"""What a table has to know of a metric, and the register of all metrics.
+"""What a table has to know of a metric, the register of all metrics, and the one way to compute any of them by name.
 
 A metric module registers a `Metric` for each value it computes and offers plain functions that compute them. Two rules hold
 for all of those functions: values are float64, and a metric that cannot be computed raises `MetricError` naming itself,
 instead of returning a number.
+
+    required = require(["niqe", "nima-aesthetic"], missing="skip")          before anything expensive is started
+    for metric in required.available:
+        values_N = metric.compute(images_NHWC, texts=prompts, device="cuda")
+    required.unavailable                                                    {name: why}: "not available" in tables, never a number
 """
 
 from __future__ import annotations
@@ -11,10 +16,25 @@ import difflib
 import importlib
 import math
 import pkgutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ablations.errors import UserError
+from ablations.metrics import weights as weight_files
+
+if TYPE_CHECKING:
+    from ablations.metrics.clip_score import ClipEncoder
+
+NOT_AVAILABLE = "not available"
+_MOST_AT_ONCE = 16
+# Modules that register nothing; two of them import heavy libraries.
+_WITHOUT_METRICS = {"__main__", "base", "weights", "fidelity", "word_oracle"}
+# Names that stand for several: what the paper's tables show, by pyiqa.
+GROUPS = {"paper": ("nima", "musiq-koniq", "dbcnn", "tres", "nima-vgg16-ava", "musiq-ava")}
 
 
 class MetricError(ValueError):
@@ -26,14 +46,34 @@ class MetricError(ValueError):
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a metric may read: N pictures, uint8 (N, H, W, 3), and what belongs to each, in the same order.
+
+    texts: the prompt that each picture is compared with. references_NHWC: a picture that each is compared with. encoder: a CLIP
+    model. device: where networks run, as torch writes it. folder: where weights lie, see `ablations.metrics.weights`.
+    """
+
+    images_NHWC: np.ndarray
+    texts: Sequence[str] | None = None
+    references_NHWC: np.ndarray | None = None
+    encoder: ClipEncoder | None = None
+    device: str = "cpu"
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class Metric:
-    """One metric, as tables show it.
+    """One metric: as tables show it, and how it is computed.
 
     `name` is the key in scores.parquet, `title` the heading. `per` is "image" for a value per image, "candidates" for a value
-    per set of candidates of one prompt. `higher_is_better` is None where neither direction is better; such a metric enters no
-    verdict. `range` holds the least and the greatest possible value. `needs` lists what is handed in, out of "images",
-    "image_embeddings", "text_embeddings", "texts" and "scene".
-    On pictures whose longer side is below `small_below` pixels the metric is no quality measure: see `note_at`.
+    per set of candidates of one prompt, "pictures" for a value of all pictures of a condition together. `higher_is_better` is None
+    where neither direction is better; such a metric enters no verdict. `range` holds the least and the greatest possible value.
+    `needs` lists what is handed in, out of "images", "image_embeddings", "text_embeddings", "texts", "references" and "scene".
+    On pictures whose longer side is below `small_below` pixels the metric is no quality measure: see `note_at`. Pictures with a side
+    below `min_side` pixels it cannot read at all.
+    `weights` names files of `ablations.metrics.weights`, all of which it needs. `version` changes when its values do.
+    `function` takes `Inputs` of at most `at_once` pictures and gives float64 rows, (N,) or (N, D); a metric without one is computed by
+    its own module's functions alone. For per="pictures", `together` makes the one value of the rows (N, D).
     """
 
     name: str
@@ -46,10 +86,65 @@ class Metric:
     note: str = ""
     source: str = ""
     small_below: int = 0
+    min_side: int = 1
+    weights: tuple[str, ...] = ()
+    version: str = "1"
+    pixels_at_once: int = 4 * 1024 * 1024
+    function: Callable[[Inputs], np.ndarray] | None = field(default=None, compare=False, repr=False)
+    together: Callable[[np.ndarray], float] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        assert self.per in ("image", "candidates"), self.per
+        assert self.per in ("image", "candidates", "pictures"), self.per
         assert self.range[0] < self.range[1], self.range
+        assert (self.per == "pictures") == (self.together is not None), self.name
+
+    def compute(
+        self,
+        images_NHWC: np.ndarray,
+        texts: Sequence[str] | None = None,
+        references_NHWC: np.ndarray | None = None,
+        encoder: ClipEncoder | None = None,
+        device: str = "cpu",
+        folder: Path | None = None,
+    ) -> np.ndarray:
+        """The value of each picture, float64 (N,); for per="pictures" the rows (N, D) that `together` makes one value of.
+
+        Args:
+            images_NHWC: uint8 (N, H, W, 3). The other arguments are as in `Inputs`; those that are not in `needs` are ignored.
+
+        Raises MetricError where it cannot be computed, UserError where its weights are missing (`require` finds that out beforehand).
+        """
+        images_NHWC = checked_images(images_NHWC, self.name, min_side=self.min_side)
+        if self.function is None:
+            raise MetricError(self.name, "is a value of a set or of embeddings and is not computed picture by picture")
+        for need, given in (("texts", texts), ("references", references_NHWC)):
+            if need in self.needs and (given is None or len(given) != len(images_NHWC)):
+                raise MetricError(self.name, f"wants {len(images_NHWC)} {need}, got {'none' if given is None else len(given)}")
+        if {"texts", "image_embeddings"} & set(self.needs) and encoder is None:
+            raise MetricError(self.name, "wants a CLIP encoder, got none")
+        parts = []
+        for start in range(0, len(images_NHWC), step := self.at_once(images_NHWC)):
+            part = slice(start, start + step)
+            own = [None if given is None else given[part] for given in (texts, references_NHWC)]
+            parts.append(self.function(Inputs(images_NHWC[part], own[0], own[1], encoder, device, folder)))
+        rows = np.concatenate(parts)
+        if len(rows) != len(images_NHWC):
+            raise MetricError(self.name, f"gave {len(rows)} values for {len(images_NHWC)} pictures")
+        return checked_scores(rows, self.name)
+
+    def at_once(self, images_NHWC: np.ndarray) -> int:
+        """How many pictures of this size go through the metric at a time: 1 to 16, by `pixels_at_once`."""
+        return min(_MOST_AT_ONCE, max(1, self.pixels_at_once // math.prod(images_NHWC.shape[1:3])))
+
+    def key(self, folder: Path | None = None) -> str:
+        """What its values depend on besides the picture: name, version and the bytes of its weights, as in niqe.v1.fa2aa4d1."""
+        folder = folder or weight_files.weights_folder()
+        return ".".join([self.name, f"v{self.version}", *(weight_files.digest_of(folder / name)[:8] for name in self.weights)])
+
+    @property
+    def can_be_asked_for(self) -> bool:
+        """Whether `compute` gives it by name from pictures alone, so that eval.metrics may list it."""
+        return self.function is not None and self.needs == ("images",)
 
     def note_at(self, image_size: int) -> str:
         """The note for pictures of `image_size` pixels; starts with "not a quality measure at 64 px" where that is so."""
@@ -75,7 +170,7 @@ def register(metric: Metric) -> Metric:
 def all_metrics() -> dict[str, Metric]:
     """Every metric of this package by name, in the order of the modules' names."""
     package = importlib.import_module(__package__)
-    for module in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
+    for module in sorted({module.name for module in pkgutil.iter_modules(package.__path__)} - _WITHOUT_METRICS):
         importlib.import_module(f"{__package__}.{module}")
     return dict(_METRICS)
 
@@ -87,6 +182,67 @@ def metric_named(name: str) -> Metric:
         near = difflib.get_close_matches(name, metrics, n=1, cutoff=0.0)
         raise ValueError(f"unknown metric {name!r}; the nearest is {near[0]!r}, known are {', '.join(metrics)}")
     return metrics[name]
+
+
+@dataclass(frozen=True)
+class Required:
+    """What came of `require`: the metrics that can be computed, and why the others cannot."""
+
+    available: tuple[Metric, ...]
+    unavailable: Mapping[str, str]
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The metrics that `eval.metrics` lists, each once, in alphabetical order; `paper` stands for the paper's six.
+
+    Raises UserError for a name that is no metric's, and for a metric that is not computed from pictures alone.
+    """
+    words = [word.strip().strip("'\"") for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    names = {name for word in words if word for name in GROUPS.get(word, (word,))}
+    for name in names:
+        try:
+            metric = metric_named(name)
+        except ValueError as error:
+            raise UserError(f"eval.metrics: {error} (python -m ablations.metrics describes them)") from error
+        if not metric.can_be_asked_for:
+            raise UserError(f"eval.metrics: {name} is not computed from pictures alone; it is scored where its inputs are: leave it out")
+    if not names:
+        raise UserError(f"eval.metrics={text!r} names no metric: write null for none")
+    return tuple(sorted(names))
+
+
+def require(
+    names: Sequence[str],
+    missing: str = "error",
+    folder: Path | None = None,
+    image_size: int | None = None,
+    look_inside: bool = True,
+) -> Required:
+    """The metrics called `names` that can be computed here, in the order given, without loading any.
+
+    Args:
+        missing: "error" raises UserError where weights of one are missing or damaged, "skip" lists it as unavailable.
+        folder: where weights lie; None is the usual place, see `ablations.metrics.weights`.
+        image_size: the pictures' side in pixels, where it is known: a metric that cannot read such pictures is unavailable too.
+        look_inside: whether files of weights are compared with their digests, which takes some seconds a gigabyte.
+
+    Raises UserError, in one line with the files and the remedy; ValueError for an unknown name.
+    """
+    assert missing in ("error", "skip"), missing
+    metrics = [metric_named(name) for name in dict.fromkeys(names)]
+    unavailable: dict[str, str] = {}
+    for metric in metrics:
+        if image_size is not None and image_size < metric.min_side:
+            unavailable[metric.name] = f"it reads pictures of {metric.min_side} px or more a side, these have {image_size}"
+        elif problem := weight_files.problem_of(metric.weights, folder, look_inside):
+            unavailable[metric.name] = problem
+    if unavailable and missing == "error":
+        why = "; ".join(f"{name}: {problem}" for name, problem in unavailable.items())
+        lacking = [metric.name for metric in metrics if metric.name in unavailable and "px or more" not in unavailable[metric.name]]
+        remedies = [f"get them with `python -m ablations.metrics fetch {' '.join(lacking)}`"] if lacking else []
+        remedies += ["leave the metric out of eval.metrics", "or set eval.missing_metrics=skip, and tables will say not available"]
+        raise UserError(f"metrics that cannot be computed: {why}. Remedy: {', '.join(remedies)}")
+    return Required(tuple(metric for metric in metrics if metric.name not in unavailable), unavailable)
 
 
 def checked_images(images: np.ndarray, metric: str, min_side: int = 1) -> np.ndarray:
@@ -114,11 +270,11 @@ def checked_embeddings(embeddings: object, metric: str) -> np.ndarray:
 
 
 def checked_scores(scores: Sequence[float] | np.ndarray, metric: str) -> np.ndarray:
-    """`scores` (N,) as float64; raises MetricError where one is not finite, so that a failure is never averaged."""
+    """`scores` (N,), or rows (N, D), as float64; raises MetricError where one is not finite, so that a failure is never averaged."""
     values = np.asarray(scores, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
+    bad = np.argwhere(~np.isfinite(values))
     if bad.size:
-        raise MetricError(metric, f"gave {values[bad[0]]} for item {bad[0]} of {len(values)}")
+        raise MetricError(metric, f"gave {values[tuple(bad[0])]} for item {bad[0][0]} of {len(values)}")
     return values
 
 

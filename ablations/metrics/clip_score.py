@@ -24,6 +24,7 @@ CLIP_SCORE = register(
         licence="Apache-2.0 (this project); the CLIP model's own licence applies",
         note="100 x max(cosine, 0); comparable within one CLIP model only",
         source="Hessel et al. 2021, scaled by 100 instead of 2.5",
+        function=lambda inputs: clip_score(inputs.encoder, inputs.images_NHWC, inputs.texts),
     )
 )
 

@@ -1,14 +1,20 @@
-"""How different the candidates of one prompt are: their pictures (ST-LPIPS, CLIP distance, Vendi score) and their texts.
+"""How different the candidates of one prompt are: their pictures (ST-LPIPS, CLIP distance, Vendi score) and their texts
+(distinct-n, self-BLEU, Vendi score over n-grams).
 
 Every function takes the candidates of a single prompt and gives one number; none depends on the candidates' order.
 Diversity alone is no merit: pictures that have nothing to do with the prompt are diverse too.
+
+The Vendi score is a function of a kernel, and there are two here: cosine of image embeddings, and cosine of n-gram counts. Both
+count "effective different items", but what counts as different is the kernel's own; one must not be read against the other.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,8 +68,36 @@ VENDI = register(
         range=(1.0, UNBOUNDED),
         needs=("image_embeddings",),
         licence=_OWN,
-        note="effective number of different pictures: 1 to the number of candidates",
+        note="effective number of different pictures: 1 to the number of candidates; kernel: cosine of CLIP image embeddings",
         source="Friedman & Dieng 2023",
+    )
+)
+VENDI_TEXTS = register(
+    Metric(
+        name="vendi_texts",
+        title="Vendi score of candidates' texts",
+        per="candidates",
+        higher_is_better=True,
+        range=(1.0, UNBOUNDED),
+        needs=("texts",),
+        licence=_OWN,
+        note="effective number of different texts; kernel: mean cosine of the counts of words and of word pairs. Not comparable with "
+        "the Vendi score of pictures; words that all candidates share, such as the coarse prompt, lower it",
+        source="Friedman & Dieng 2023",
+    )
+)
+SELF_BLEU = register(
+    Metric(
+        name="self_bleu",
+        title="Self-BLEU of texts",
+        per="candidates",
+        higher_is_better=False,
+        range=(0.0, 100.0),
+        needs=("texts",),
+        licence=_OWN,
+        note="BLEU-4 of each text against the others, as sacrebleu's sentence BLEU: 100 = all alike; words that all candidates share, "
+        "such as the coarse prompt, raise it",
+        source="Zhu et al. 2018; Post 2018",
     )
 )
 DISTINCT = {
@@ -143,10 +177,39 @@ def vendi(embeddings_NE: object) -> float:
     """
     vectors = checked_embeddings(embeddings_NE, VENDI.name)
     at_least_two(len(vectors), VENDI.name)
-    eigenvalues = np.linalg.eigvalsh(vectors @ vectors.T / len(vectors))
+    return _vendi_of_kernel(vectors @ vectors.T)
+
+
+def _vendi_of_kernel(kernel_NN: np.ndarray) -> float:
+    """The Vendi score under a positive semidefinite kernel whose diagonal is 1."""
+    eigenvalues = np.linalg.eigvalsh(kernel_NN / len(kernel_NN))
+    # Rounding takes zeros below zero; they carry no weight either way.
     eigenvalues = eigenvalues[eigenvalues > 0]
     eigenvalues = eigenvalues / eigenvalues.sum()
     return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
+
+
+def vendi_texts(texts: Sequence[str]) -> float:
+    """The Vendi score of the N >= 2 candidates' texts under an n-gram kernel: 1 (all equal) to N (no word in common).
+
+    K_jk = mean over n = 1, 2 of cos(c_n(x_j), c_n(x_k)),  c_n(x) the counts of the n-grams of `words(x)`
+
+    the n-gram kernel of Friedman & Dieng, TMLR 2023 (theirs runs to n = 4, which prompts of a few words do not have). It knows no
+    meaning: synonyms are as different as any two words. Raises MetricError where a text has fewer than 2 words.
+    """
+    _several_texts(texts, VENDI_TEXTS.name)
+    kernel_NN = np.zeros((len(texts), len(texts)))
+    for n in (1, 2):
+        counts = [Counter(_ngrams(words(text), n)) for text in texts]
+        if not all(counts):
+            raise MetricError(VENDI_TEXTS.name, f"text {[bool(count) for count in counts].index(False)} has fewer than {n} words")
+        columns = {gram: column for column, gram in enumerate(dict.fromkeys(itertools.chain.from_iterable(counts)))}
+        counts_NG = np.zeros((len(texts), len(columns)))
+        for row, count in enumerate(counts):
+            counts_NG[row, [columns[gram] for gram in count]] = list(count.values())
+        counts_NG /= np.linalg.norm(counts_NG, axis=1, keepdims=True)
+        kernel_NN += counts_NG @ counts_NG.T / 2
+    return _vendi_of_kernel(kernel_NN)
 
 
 def words(text: str) -> list[str]:
@@ -163,13 +226,75 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     """
     if n not in DISTINCT:
         raise ValueError(f"distinct-n is defined here for n = 1 and 2, not {n!r}")
-    if isinstance(texts, str):
-        raise MetricError(DISTINCT[n].name, "wants a list of texts, got one text")
-    at_least_two(len(texts), DISTINCT[n].name)
-    grams: list[tuple[str, ...]] = []
-    for text in texts:
-        tokens = words(text)
-        grams += [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    _several_texts(texts, DISTINCT[n].name)
+    grams = [gram for text in texts for gram in _ngrams(words(text), n)]
     if not grams:
         raise MetricError(DISTINCT[n].name, f"no text has {n} word{'s' if n > 1 else ''}")
     return len(set(grams)) / len(grams)
+
+
+# BLEU's n-grams have at most this many tokens.
+_BLEU_ORDER = 4
+# mteval-v13a: these stand alone; a full stop or a comma unless it is within a number; a hyphen where it follows a digit.
+_STANDS_ALONE = re.compile(r"([!-&(-+:-@/\[-`{-~])")
+_POINT_AFTER, _POINT_BEFORE = re.compile(r"([^0-9])([.,])"), re.compile(r"([.,])([^0-9])")
+_DIGIT_HYPHEN = re.compile(r"([0-9])(-)")
+_ENTITIES = {"&quot;": '"', "&amp;": "&", "&lt;": "<", "&gt;": ">"}
+
+
+def bleu_tokens(text: str) -> list[str]:
+    """The tokens that self-BLEU counts: those of mteval-v13a, sacrebleu's default. Case stays; punctuation is a token of its own."""
+    line = text.rstrip().replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
+    for entity, character in _ENTITIES.items():
+        line = line.replace(entity, character)
+    line = _STANDS_ALONE.sub(r" \1 ", f" {line} ")
+    line = _POINT_BEFORE.sub(r" \1 \2", _POINT_AFTER.sub(r"\1 \2 ", line))
+    return _DIGIT_HYPHEN.sub(r"\1 \2 ", line).split()
+
+
+def self_bleu(texts: Sequence[str]) -> float:
+    """Mean BLEU-4 of each of the N >= 2 candidates' texts with the others as its references: 0 to 100 (all alike); lower is more diverse.
+
+    BLEU = BP exp( 1/O sum_{n <= O} log p_n ),  O = min(4, tokens of the text)
+
+    with p_n the share of the text's n-grams that a reference has, each counted at most as often as in the reference that has it
+    most; where none is there, 1 / (2^k n-grams) for the k-th such n; and BP = exp(1 - r / c) where the text, c tokens long, is
+    shorter than the reference nearest to it in length, r. These are sacrebleu's sentence BLEU at its defaults (tokens 13a, case kept,
+    smoothing exp, effective order) and its values.
+
+    Raises MetricError for a text without a token. Source: Zhu et al., "Texygen", SIGIR 2018; Papineni et al. 2002; smoothing:
+    Chen & Cherry 2014, method 3; tokens and defaults: Post, "A Call for Clarity in Reporting BLEU Scores", 2018.
+    """
+    _several_texts(texts, SELF_BLEU.name)
+    tokens = [bleu_tokens(text) for text in texts]
+    if not all(tokens):
+        raise MetricError(SELF_BLEU.name, f"text {[bool(part) for part in tokens].index(False)} has no word")
+    return sum(_bleu(own, tokens[:i] + tokens[i + 1 :]) for i, own in enumerate(tokens)) / len(tokens)
+
+
+def _bleu(own: list[str], references: list[list[str]]) -> float:
+    logarithms, any_match, misses = [], False, 0
+    for n in range(1, min(_BLEU_ORDER, len(own)) + 1):
+        counts = Counter(_ngrams(own, n))
+        most: Counter[tuple[str, ...]] = Counter()
+        for reference in references:
+            most |= Counter(_ngrams(reference, n))
+        matched, total = (counts & most).total(), counts.total()
+        any_match |= matched > 0
+        misses += matched == 0
+        logarithms.append(math.log(matched / total if matched else 1 / (2**misses * total)))
+    if not any_match:
+        return 0.0
+    nearest = min((len(reference) for reference in references), key=lambda length: (abs(length - len(own)), length))
+    brevity = min(0.0, 1 - nearest / len(own))
+    return 100 * math.exp(brevity + sum(logarithms) / len(logarithms))
+
+
+def _ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+
+
+def _several_texts(texts: Sequence[str], metric: str) -> None:
+    if isinstance(texts, str):
+        raise MetricError(metric, "wants a list of texts, got one text")
+    at_least_two(len(texts), metric)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,8 @@ PIQE = register(
         licence=_LICENCE,
         source="Venkatanath et al. 2015, pyiqa",
         small_below=_SMALL_BELOW,
+        min_side=PIQE_MIN_SIDE,
+        function=lambda inputs: piqe(inputs.images_NHWC, inputs.device),
     )
 )
 ENTROPY = register(
@@ -48,22 +51,27 @@ ENTROPY = register(
         note="Shannon entropy of the grey levels: more is not better",
         source="pyiqa",
         small_below=_SMALL_BELOW,
+        function=lambda inputs: entropy(inputs.images_NHWC, inputs.device),
     )
 )
 
 
-@functools.cache
-def _pyiqa_metric(name: str, device: str):
+def create_quietly(name: str, device: str, **options: object) -> Any:
+    """One of pyiqa's metrics, without the line on stderr by which it announces itself: nothing that it says concerns the user."""
     import pyiqa
 
-    # create_metric announces itself on stderr; nothing that it says concerns the user.
     logger = logging.getLogger("pyiqa")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return pyiqa.create_metric(name, device=device)
+        return pyiqa.create_metric(name, device=device, **options)
     finally:
         logger.setLevel(level)
+
+
+@functools.cache
+def _pyiqa_metric(name: str, device: str) -> Any:
+    return create_quietly(name, device)
 
 
 def _scores(metric: Metric, images_NHWC: np.ndarray, device: str, pixels_at_once: int) -> np.ndarray:

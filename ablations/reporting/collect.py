@@ -40,7 +40,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Cell:
-    """A finished cell. `settings` are its train and eval keys; digests are those of run.json."""
+    """A finished cell. `settings` are its train and eval keys; digests are those of run.json; `unavailable` says of metrics that it was
+    asked for why they have no value."""
 
     folder: Path
     arm: str
@@ -52,6 +53,7 @@ class Cell:
     code_revision: str
     timings: Mapping[str, float]
     scores: pd.DataFrame = field(repr=False)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     def values(self, metric: str, condition: str) -> pd.Series | None:
         """One value per coarse prompt (its text is the index): candidates, and prompts of equal text, are averaged. None if not scored."""
@@ -128,7 +130,7 @@ def collect(output_dir: Path) -> Collection:
         raise UserError(f"{output_dir} holds no run folder ARM/seed-N: give the output_dir of your runs")
     cells, left_out = [], []
     for folder in folders:
-        read = _read(folder, output_dir)
+        read = read_cell(folder, output_dir)
         (cells if isinstance(read, Cell) else left_out).append(read)
     if not cells:
         counts = {status: sum(item.status == status for item in left_out) for status in dict.fromkeys(item.status for item in left_out)}
@@ -142,7 +144,7 @@ def collect(output_dir: Path) -> Collection:
     return Collection(output_dir, sections, tuple(left_out), tuple(_warnings(sections)))
 
 
-def _read(folder: Path, output_dir: Path) -> Cell | LeftOut:
+def read_cell(folder: Path, output_dir: Path) -> Cell | LeftOut:
     """A finished cell with its scores, or why it enters no table."""
     name = str(folder.relative_to(output_dir))
     run = read_run(folder)
@@ -179,6 +181,7 @@ def _read(folder: Path, output_dir: Path) -> Cell | LeftOut:
         code_revision=str(run.get("code_revision")),
         timings={name: float(seconds) for name, seconds in (run.get("timings") or {}).items()},
         scores=scores,
+        unavailable=(run.get("metrics") or {}).get("unavailable") or {},
     )
 
 
@@ -212,7 +215,8 @@ def _read_scores(folder: Path) -> pd.DataFrame:
     if bad:
         raise UserError(f"{bad} of {len(scores)} values in scores.parquet are not finite")
     lines = [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
-    coarse = {line["prompt_id"]: line["coarse"] for line in lines}
+    # A value of all pictures of a condition together, such as an Inception Score, has -1 in place of a prompt.
+    coarse = {line["prompt_id"]: line["coarse"] for line in lines} | {-1: WHOLE_SEED}
     scores["coarse"] = scores.prompt_id.map(coarse)
     if scores.coarse.isna().any():
         raise UserError("scores.parquet scores prompts that prompts.jsonl does not have")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ablations.metrics.base import all_metrics
+
+TINY_IMAGE_SIZE = 64
 QUALITY, DIVERSITY = "quality", "diversity"
 SHARED_NOISE = "refined_shared_noise"
 # Read off the classes that the style oracle saw over all prompts and candidates of a seed: one value per seed.
@@ -48,6 +51,8 @@ KNOWN = (
     Column("subject_kept", "Subject kept", note="0 to 1: the subject is recognised in the image"),
     Column("clip_score", "CLIP score", digits=2, note="0 to 100: image against the prompt that it was drawn from"),
     Column("clip_score_coarse", "CLIP score, coarse", digits=2, note="0 to 100: image against the coarse prompt"),
+    Column("sentence_similarity", "Sentence similarity", note="-1 to 1: cosine of the sentence embeddings of text and coarse prompt"),
+    Column("content_words_kept", "Words kept", note="0 to 1: share of the coarse prompt's content words that the text has; 1 if extended"),
     Column("musiq-koniq", "MUSIQ-KonIQ", digits=2),
     Column("dbcnn", "DB-CNN"),
     Column("tres", "TReS", digits=2),
@@ -63,6 +68,15 @@ KNOWN = (
     *_diversity("st_lpips", "ST-LPIPS", "mean perceptual distance between the candidates of a prompt"),
     *_diversity("clip_distance", "CLIP distance", "mean of 1 - cosine between the candidates of a prompt"),
     *_diversity("vendi", "Vendi", "effective number of different images among the candidates of a prompt"),
+    Column(
+        "vendi_texts",
+        "Vendi of texts",
+        block=DIVERSITY,
+        note="effective number of different texts among the candidates of a prompt, by n-grams; not comparable with Vendi of images",
+    ),
+    Column(
+        "self_bleu", "Self-BLEU", better="lower", block=DIVERSITY, digits=1, note="0 to 100: BLEU of a candidate's text against the others"
+    ),
 )
 # In the scores, but in no table: classes that cannot be averaged, parts of `fidelity`, and what says little.
 HIDDEN = frozenset({STYLE_SEEN, "closeness", "sharpness", "cleanness", "subject_in_text", "distinct_1", "distinct_2"})
@@ -71,7 +85,7 @@ HIDDEN_IF_TINY = frozenset({"piqe", "entropy"})
 
 
 def columns_of(per_image: Iterable[str], per_set: Iterable[str], is_tiny: bool, own_condition: str) -> list[Column]:
-    """The columns for the metrics that were scored, known ones first; a metric that this file does not know keeps its name.
+    """The columns for the metrics that were scored, known ones first, then others as the register describes them.
 
     per_image, per_set: names of metrics with a value per image, and per set of candidates. Columns at shared noise belong to
     the refined prompts: `own_condition` says which condition the rows are.
@@ -81,7 +95,16 @@ def columns_of(per_image: Iterable[str], per_set: Iterable[str], is_tiny: bool, 
     present = (per_image | per_set) - hidden
     columns = [column for column in KNOWN if column.metric in present and (not column.condition or own_condition == "refined")]
     known = {column.metric for column in KNOWN}
-    columns += [
-        Column(name, name, better="", note="direction not declared: in no verdict") for name in sorted((per_image & present) - known)
-    ]
-    return columns + [Column(name, name, better="", block=DIVERSITY) for name in sorted((per_set & present) - known - per_image)]
+    columns += [_registered(name, is_tiny, QUALITY) for name in sorted((per_image & present) - known)]
+    return columns + [_registered(name, is_tiny, DIVERSITY) for name in sorted((per_set & present) - known - per_image)]
+
+
+def _registered(name: str, is_tiny: bool, block: str) -> Column:
+    """The column of a metric as the register of metrics describes it; one that is not there keeps its name and has no direction."""
+    metric = all_metrics().get(name)
+    if metric is None:
+        return Column(name, name, better="", block=block, note="direction not declared: in no verdict" if block == QUALITY else "")
+    size = TINY_IMAGE_SIZE if is_tiny else metric.small_below
+    better = {True: "higher", False: "lower", None: ""}[metric.higher_is_better_at(size)]
+    block = QUALITY if metric.per == "pictures" else block
+    return Column(name, metric.title, better=better, block=block, note=metric.note_at(size))

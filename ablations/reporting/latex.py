@@ -72,10 +72,10 @@ def _heading(column: Column) -> str:
 def _row(row: Row, columns: Sequence[Column], last: list[str]) -> list[str]:
     """Up to three lines: means, with the last cells; differences with p; intervals."""
     entries = [row.entries.get(column.key) for column in columns]
-    means = [_number(entry.mean, column.digits) if entry else "--" for entry, column in zip(entries, columns, strict=True)]
+    pairs = list(zip(entries, columns, strict=True))
+    means = [_number(entry.mean, column.digits) if entry else row.absent(column).replace(ABSENT, "--") for entry, column in pairs]
     lines = [[_label(row.label + " (reference)" * row.is_reference), escape(row.size), *means, *last]]
     if any(entry and entry.difference_mean is not None for entry in entries):
-        pairs = list(zip(entries, columns, strict=True))
         lines.append(["", "", *(_difference(entry, column) for entry, column in pairs), *[""] * len(last)])
         if any(entry and entry.difference for entry in entries):
             lines.append(["", "", *(_interval(entry, column) for entry, column in pairs), *[""] * len(last)])

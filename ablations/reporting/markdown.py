@@ -62,6 +62,16 @@ def _section(section: SectionReport, figures: dict[str, str]) -> list[str]:
     return parts
 
 
+def one_table(table: ReportTable) -> str:
+    """A table by itself: its heading, means, differences and notes."""
+    return "\n\n".join(_table(table))
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of texts as a Markdown table."""
+    return _grid(head, rows)
+
+
 def _table(table: ReportTable) -> list[str]:
     parts = [f"### {escape(table.title)}" + (f" ({escape(table.family)})" if table.family else ""), f"Held fixed: {escape(table.fixed)}."]
     for number, (name, columns) in enumerate(table.blocks):
@@ -76,7 +86,7 @@ def _table(table: ReportTable) -> list[str]:
 
 
 def _means(row: Row, columns: Sequence[Column]) -> list[str]:
-    means = [figure(entry.mean, column.digits) if (entry := row.entries.get(column.key)) else ABSENT for column in columns]
+    means = [figure(entry.mean, column.digits) if (entry := row.entries.get(column.key)) else row.absent(column) for column in columns]
     return [row.label + " (reference)" * row.is_reference, row.size, *means]
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ablations.metrics.base import NOT_AVAILABLE
 from ablations.reporting.collect import Cell, Section
 from ablations.reporting.columns import DIVERSITY, QUALITY, SHARED_NOISE, STYLE_ENTROPY, Column, columns_of
-from ablations.reporting.formats import sample_size
+from ablations.reporting.formats import ABSENT, sample_size
 from ablations.reporting.layouts import LAYOUTS, Family, Layout, families, held_fixed, is_full
 from ablations.statistics import MIN_SEEDS, RECOMMENDED_SEEDS, Difference, holm, paired_difference
 
@@ -56,7 +57,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """An arm, or a condition of one arm. `entries` by column key. Without cells it was not run, and `arm` is ""."""
+    """An arm, or a condition of one arm. `entries` by column key; `unavailable` names metrics that were asked for but could not be
+    computed. Without cells it was not run, and `arm` is ""."""
 
     key: str
     label: str
@@ -66,11 +68,16 @@ class Row:
     num_candidates: int
     entries: Mapping[str, Entry]
     is_reference: bool = False
+    unavailable: frozenset[str] = frozenset()
 
     @property
     def size(self) -> str:
         """N as seeds x prompts x candidates, or "not run"."""
         return sample_size(len(self.seeds), self.num_prompts, self.num_candidates) if self.arm else "not run"
+
+    def absent(self, column: Column) -> str:
+        """What stands in place of a value that there is not."""
+        return NOT_AVAILABLE if column.metric in self.unavailable else ABSENT
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class ReportTable:
 
     def rows_of(self, columns: Sequence[Column]) -> list[Row]:
         """The rows of a block: those with a value in it, and those that nobody ran."""
-        return [row for row in self.rows if not row.arm or any(column.key in row.entries for column in columns)]
+        return [row for row in self.rows if not row.arm or any(c.key in row.entries or c.metric in row.unavailable for c in columns)]
 
     def row(self, key: str) -> Row | None:
         return next((row for row in self.rows if row.key == key), None)
@@ -193,6 +200,36 @@ def _condition_table(section: Section, cells: Mapping[int, Cell], number: int) -
     )
 
 
+def table_of_rows(
+    section: Section,
+    *,
+    slug: str,
+    layout: str,
+    title: str,
+    labels: Mapping[str, str],
+    sources: Mapping[str, tuple[Mapping[int, Cell], str]],
+    reference: str,
+    fixed: str,
+    notes: Sequence[str] = (),
+) -> ReportTable:
+    """A table of any rows: `labels` and `sources`, cells by seed with the condition that is read, by row key; `notes` come first."""
+    columns = _columns(section, sources, sources[reference][1])
+    rows = _rows(labels, sources, reference, columns)
+    return ReportTable(
+        slug=slug,
+        layout=layout,
+        title=title,
+        condition=sources[reference][1],
+        family="",
+        fixed=fixed,
+        reference=labels[reference],
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=(*notes, *_notes(rows, columns, labels[reference])),
+        plots=(),
+    )
+
+
 def _slug(section: Section, layout: str, condition: str, number: int) -> str:
     parts = [section.slug, layout, condition, str(number + 1) if number else ""]
     return "-".join(part for part in parts if part).replace("_", "-")
@@ -201,8 +238,9 @@ def _slug(section: Section, layout: str, condition: str, number: int) -> str:
 def _columns(section: Section, sources: Mapping[str, tuple[Mapping[int, Cell], str]], condition: str) -> list[Column]:
     cells = [cell for cells, _ in sources.values() for cell in cells.values()]
     per_image, per_set = (set().union(*names) for names in zip(*(cell.metrics() for cell in cells), strict=True))
-    offered = columns_of(per_image, per_set, section.is_tiny, condition)
-    return [column for column in offered if any(_scored(column, cells, own) for cells, own in sources.values())]
+    unavailable = {name for cell in cells for name in cell.unavailable}
+    offered = columns_of(per_image | unavailable - per_set, per_set, section.is_tiny, condition)
+    return [c for c in offered if c.metric in unavailable or any(_scored(c, cells, own) for cells, own in sources.values())]
 
 
 def _scored(column: Column, cells: Mapping[int, Cell], condition: str) -> bool:
@@ -228,6 +266,7 @@ def _rows(
                 num_candidates=max((cell.num_candidates(condition) for cell in cells.values()), default=0),
                 entries=entries,
                 is_reference=key == reference,
+                unavailable=frozenset(name for cell in cells.values() for name in cell.unavailable),
             )
         )
     return _holm_corrected(rows, columns)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from ablations.metrics.base import NOT_AVAILABLE
 from ablations.reporting.assembly import Report
 from ablations.reporting.columns import Column
 from ablations.reporting.tables import ReportTable, Row
@@ -22,17 +23,25 @@ Lines = list[tuple]
 
 
 def table_lines(table: ReportTable) -> Lines:
-    """The table as tuples of TABLE_COLUMNS; a metric that a row has no value of is left out, a row that was not run has no metric."""
+    """The table as tuples of TABLE_COLUMNS; a metric that a row has no value of is left out, unless it was asked for and is not
+    available; a row that was not run has no metric."""
     lines = []
     for row in table.rows:
         scored = [column for column in table.columns if column.key in row.entries]
         lines += [_line(table, row, column) for column in scored] if row.arm else [_not_run(table, row)]
+        lines += [_not_available(table, row, c) for c in table.columns if c.metric in row.unavailable and c.key not in row.entries]
     return lines
 
 
 def _not_run(table: ReportTable, row: Row) -> tuple:
     start = (table.layout, table.family, table.condition, row.key, row.label, "", 0, 0, 0)
     return (*start, *[None] * (len(TABLE_COLUMNS) - len(start) - 1), "not run")
+
+
+def _not_available(table: ReportTable, row: Row, column: Column) -> tuple:
+    start = (table.layout, table.family, table.condition, row.key, row.label, row.arm, len(row.seeds), row.num_prompts, row.num_candidates)
+    start = (*start, column.metric, column.condition, column.better)
+    return (*start, *[None] * (len(TABLE_COLUMNS) - len(start) - 1), NOT_AVAILABLE)
 
 
 def _line(table: ReportTable, row: Row, column: Column) -> tuple:

@@ -1,0 +1,79 @@
+"""The methods that can be compared, by name, and what each needs. Imports no heavy library: the command line reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What runs without any download, in the order of the table's rows.
+EMBEDDED = ("coarse", "most_frequent", "frequent_drawn", "refiner", "refiner_rewrite", "fine")
+REFERENCE = "refiner"
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A published language model, as the comparison uses it.
+
+    `source` is its hub id. `template` is what it reads, {} being the coarse prompt. `answers` says what its text is: "continuation" of
+    the coarse prompt, or the whole "prompt". `tokenizer_of` names the model whose tokenizer it uses, where it has none of its own.
+    """
+
+    name: str
+    title: str
+    source: str
+    is_encoder_decoder: bool
+    template: str
+    max_new_tokens: int
+    answers: str
+    about: str
+    tokenizer_of: str = ""
+
+
+HUB_MODELS = {
+    model.name: model
+    for model in (
+        HubModel(
+            name="gpt2",
+            title="GPT-2",
+            source="openai-community/gpt2",
+            is_encoder_decoder=False,
+            template="{}",
+            max_new_tokens=50,
+            answers="continuation",
+            about="continues the coarse prompt by at most 50 tokens, as the authors had it",
+        ),
+        HubModel(
+            name="flan_t5",
+            title="FLAN-T5-base",
+            source="google/flan-t5-base",
+            is_encoder_decoder=True,
+            template="continue this sentence: {}",
+            max_new_tokens=50,
+            answers="continuation",
+            about="reads the authors' instruction 'continue this sentence: ...'; what it writes is appended, or taken whole where it "
+            "repeats the coarse prompt. At most 50 tokens (not published)",
+        ),
+        HubModel(
+            name="promptist",
+            title="Promptist",
+            source="microsoft/Promptist",
+            is_encoder_decoder=False,
+            template="{} Rephrase:",
+            max_new_tokens=75,
+            answers="prompt",
+            about="writes the whole prompt, at most 75 tokens as in its makers' demonstration, but sampled like the others, not by beams",
+            tokenizer_of="gpt2",
+        ),
+        HubModel(
+            name="magicprompt",
+            title="MagicPrompt",
+            source="Gustavosta/MagicPrompt-Stable-Diffusion",
+            is_encoder_decoder=False,
+            template="{}",
+            max_new_tokens=20,
+            answers="continuation",
+            about="continues the coarse prompt by at most 20 tokens, as the authors had it. It was trained on the prompts that CFP was "
+            "made of, perhaps on those that are evaluated here",
+        ),
+    )
+}
+METHODS = ("coarse", "most_frequent", "frequent_drawn", *HUB_MODELS, "refiner", "refiner_rewrite", "fine")

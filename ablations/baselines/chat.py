@@ -1,0 +1,163 @@
+"""The baseline by a chat model, GPT-3.5, GPT-4 or any other behind an OpenAI-compatible endpoint.
+
+The authors did not publish their instruction; ours is `INSTRUCTION`. Every answer is kept as it came, by the digest of the request
+(address, model, messages, sampling, seed; never the key), so that none is paid for twice. A model's refusal and a text that is not one
+prompt are answers, too: they count as failed, and are not asked for again. What brought no answer (an error status, a time-out, no JSON)
+counts as failed in this run, and is asked again in the next. Imports no heavy library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ablations.baselines.base import AnswerStore, Asked, Written
+from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Unreachable
+from ablations.errors import UserError
+
+INSTRUCTION = (
+    "You improve prompts for a text-to-image model. Rewrite the user's prompt so that the picture becomes better: keep its subject and "
+    "meaning, and add words of style, light and quality that suit it. Answer with the improved prompt alone, on one line, in at most 60 "
+    "words."
+)
+MAX_TOKENS = 120
+# As the sampling of all methods is; a temperature of 1 leaves the model's own distribution.
+_TEMPERATURE = 1.0
+_REFUSAL = re.compile(
+    r"^(i['\u2019]?m sorry|i am sorry|sorry,|i apologi[sz]e|i cannot|i can['\u2019]?t|i can not|i won['\u2019]?t|i am unable"
+    r"|i['\u2019]?m unable|i['\u2019]?m not able|i am not able|as an ai|unfortunately, i)\b",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"^(improved |refined |rewritten )?prompt\s*:\s*", re.IGNORECASE)
+# Requests in a row without any answer, after which the endpoint counts as gone rather than the prompts as failed.
+_GIVE_UP_AFTER = 3
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Dollars for a million tokens read, and written."""
+
+    read: float
+    written: float
+
+
+class ChatBaseline:
+    """Asks a chat model for each prompt. `top_k` None is not sent: OpenAI's own endpoint has no such setting."""
+
+    def __init__(
+        self,
+        model: str,
+        endpoint: ChatEndpoint,
+        store: AnswerStore,
+        *,
+        instruction: str = INSTRUCTION,
+        top_p: float = 0.95,
+        top_k: int | None = None,
+        prices: Prices | None = None,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.name = f"chat-{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-')}"
+        self.title = model
+        sampling = f"top-p {top_p:g}" + (f", top-k {top_k}" if top_k else ", no top-k")
+        self.about = f"{model} at {endpoint.url}, {sampling}, instruction ours (the authors' is not published): {instruction}"
+        self._model, self._endpoint, self._store, self._instruction = model, endpoint, store, instruction
+        self._top_p, self._top_k, self._prices, self._check = top_p, top_k, prices, check
+        self._unanswered = 0
+        self._asked = self._known = self._read = self._written = self._without_usage = 0
+
+    def prepare(self) -> None:
+        pass
+
+    def write(self, seed: int, asked: Sequence[Asked]) -> list[Written]:
+        return [self._write(one) for one in asked]
+
+    def _write(self, asked: Asked) -> Written:
+        self._check()
+        body = self._body(asked)
+        digest = AnswerStore.digest([self._endpoint.url, body])
+        answer = self._store.get(digest)
+        if answer is not None:
+            self._known += 1
+            return read_answer(answer)
+        self._asked += 1
+        try:
+            answer = self._endpoint.ask(body)
+        except Unreachable as error:
+            self._unanswered += 1
+            if self._unanswered >= _GIVE_UP_AFTER:
+                raise UserError(
+                    f"{self._endpoint.url} did not answer {self._unanswered} requests in a row ({error}): try again later; "
+                    "the answers so far are kept"
+                ) from None
+            return Written.failed(f"no answer: {error}")
+        except NoAnswer as error:
+            self._unanswered = 0
+            return Written.failed(str(error))
+        self._unanswered = 0
+        self._count(answer)
+        self._store.put(digest, answer)
+        return read_answer(answer)
+
+    def _body(self, asked: Asked) -> dict:
+        return {
+            "model": self._model,
+            "messages": [{"role": "system", "content": self._instruction}, {"role": "user", "content": asked.coarse_prompt}],
+            "temperature": _TEMPERATURE,
+            "top_p": self._top_p,
+            **({"top_k": self._top_k} if self._top_k else {}),
+            "max_tokens": MAX_TOKENS,
+            # Servers take 31 bits; equal seeds need not give equal answers, which is one more reason to keep them.
+            "seed": asked.key % 2**31,
+        }
+
+    def _count(self, answer: dict) -> None:
+        usage = answer.get("usage")
+        numbers = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
+        if numbers and all(isinstance(number, int) for number in numbers):
+            self._read += numbers[0]
+            self._written += numbers[1]
+        else:
+            self._without_usage += 1
+
+    def close(self) -> None:
+        pass
+
+    def cost(self) -> str:
+        """As in "12 requests (84 answers from the cache), 1,032 tokens read and 480 written, $0.0031"."""
+        line = f"{self._asked} requests ({self._known} answers from the cache), {self._read:,} tokens read and {self._written:,} written"
+        if self._without_usage:
+            line += f", and {self._without_usage} answers that did not say how many"
+        if self._prices is None:
+            return f"{line}; cost unknown (--chat-price tells prices)"
+        return f"{line}, ${(self._read * self._prices.read + self._written * self._prices.written) / 1e6:.4f}"
+
+
+def read_answer(answer: dict) -> Written:
+    """The prompt in an answer of the chat API, or why there is none: a refusal, or not what was asked for."""
+    try:
+        choice = answer["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        content, refusal = message.get("content"), message.get("refusal")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return Written.failed("malformed answer: no choices[0].message")
+    if refusal or finish == "content_filter":
+        return Written.failed("refused")
+    if not isinstance(content, str):
+        return Written.failed("malformed answer: no text")
+    lines = [line.strip() for line in content.splitlines() if line.strip()]
+    if not lines:
+        return Written.failed("malformed answer: empty")
+    if _REFUSAL.match(lines[0]):
+        return Written.failed("refused")
+    if len(lines) > 1:
+        return Written.failed(f"malformed answer: {len(lines)} lines, one was asked for")
+    text = _LABEL.sub("", lines[0])
+    for left, right in ('""', "''", "``", "\u201c\u201d"):
+        if len(text) > 1 and text[0] == left and text[-1] == right:
+            text = text[1:-1].strip()
+    if not text:
+        return Written.failed("malformed answer: empty")
+    usage = answer.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return Written(text, tokens if isinstance(tokens, int) else 0, finish == "length")

@@ -1,0 +1,30 @@
+"""The bounds of the comparison: the coarse prompt as it is, and the fine prompt as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ablations.baselines.base import Asked, Written
+
+
+class GivenPrompt:
+    """The coarse or the fine prompt, unchanged: its candidates differ in image noise alone."""
+
+    def __init__(self, which: str):
+        assert which in ("coarse", "fine"), which
+        self.name = which
+        self.title = f"{which} prompt"
+        bound = "lower" if which == "coarse" else "upper"
+        self.about = f"the {which} prompt as it is: the {bound} bound"
+
+    def prepare(self) -> None:
+        pass
+
+    def write(self, seed: int, asked: Sequence[Asked]) -> list[Written]:
+        return [Written(one.coarse_prompt if self.name == "coarse" else one.fine_prompt) for one in asked]
+
+    def close(self) -> None:
+        pass
+
+    def cost(self) -> str:
+        return ""

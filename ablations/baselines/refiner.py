@@ -1,0 +1,77 @@
+"""Our refiner as one of the methods: strategy 1 appends prompt_len tokens, strategy 2 writes the whole prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from ablations import evaluation
+from ablations.baselines.base import Asked, Written
+from ablations.cell import build_module
+from ablations.config import Config
+from ablations.errors import UserError, one_line
+from lightning_modules.backbones import Backbones
+from lightning_modules.prompt_refiner import PromptRefinerModule
+
+
+def read_checkpoint(checkpoint: Path, backbones: Backbones) -> dict:
+    """A training's checkpoint, mapped into memory. Raises UserError where it cannot be read or was made with other frozen networks."""
+    try:
+        content = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:  # a torn file has as many errors as it has bytes
+        raise UserError(f"{checkpoint} cannot be read ({one_line(error)[:160]}): train this seed again with force=true") from error
+    trained_on = content["made_from"]["weights"]
+    if trained_on != backbones.digest:
+        raise UserError(
+            f"{checkpoint} was trained on frozen networks of digest {trained_on}, but those here have {backbones.digest}: "
+            "get the networks that it was trained on, or train again"
+        )
+    return content
+
+
+def load_refiner(config: Config, checkpoint: Path, backbones: Backbones) -> PromptRefinerModule:
+    """The trained refiner of a seed, on the backbones' device. Raises UserError as `read_checkpoint` does."""
+    content = read_checkpoint(checkpoint, backbones)
+    module = build_module(config, backbones)
+    module.on_load_checkpoint(content)
+    module.load_state_dict(content["state_dict"])
+    return module.to(backbones.text_to_image.device).eval().requires_grad_(False)
+
+
+class TrainedRefiner:
+    """A trained arm of the suite. `load(seed)` gives the module that was trained with a seed; strategy is 1 or 2."""
+
+    def __init__(self, config: Config, load: Callable[[int], PromptRefinerModule], strategy: int):
+        assert strategy in (1, 2), strategy
+        mode = "extend" if strategy == 1 else "rewrite"
+        self._settings = evaluation.refine_settings(config.prompt_len, config.eval, mode)
+        self._load, self._loaded = load, (-1, None)
+        self.name = "refiner" if strategy == 1 else "refiner_rewrite"
+        self.title = f"our refiner, strategy {strategy}"
+        self.about = (
+            f"appends {config.prompt_len} tokens" + (f", {config.eval.rounds} times" if config.eval.rounds > 1 else "")
+            if strategy == 1
+            else f"writes the whole prompt, at most {config.eval.max_new_tokens} tokens"
+        )
+
+    def prepare(self) -> None:
+        pass
+
+    def write(self, seed: int, asked: Sequence[Asked]) -> list[Written]:
+        if self._loaded[0] != seed:
+            self._loaded = seed, self._load(seed)
+        module = self._loaded[1]
+        assert module is not None
+        written = module.refine([one.coarse_prompt for one in asked], [(one.key,) for one in asked], self._settings)
+        return [
+            Written(one.text, one.num_new_tokens, one.truncated) if one.text.strip() else Written.failed("wrote no words")
+            for one in written
+        ]
+
+    def close(self) -> None:
+        self._loaded = (-1, None)
+
+    def cost(self) -> str:
+        return ""
