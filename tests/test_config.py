@@ -324,6 +324,8 @@ def another_value(key: Key) -> object:
         return next(choice for choice in key.option.choices if choice != value)
     if key.type is bool:
         return not value
+    if key.name == "eval.metrics":
+        return "brisque"
     if key.type is str:
         return "other"
     if key.option.most == 1 or key.option.below == 1:

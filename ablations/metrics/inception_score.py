@@ -52,7 +52,7 @@ def class_probabilities(inputs: Inputs) -> np.ndarray:
 
     network = _network(path_of(_FILE, inputs.folder), inputs.device)
     with torch.inference_mode():
-        pixels_NCHW = torch.tensor(np.ascontiguousarray(inputs.images_NHWC)).permute(0, 3, 1, 2).float()
+        pixels_NCHW = torch.tensor(inputs.images_NHWC.copy()).permute(0, 3, 1, 2).float()
         pixels_NCHW = interpolate_bilinear_2d_like_tensorflow1x(pixels_NCHW, size=_SIZE, align_corners=False)
         logits_NC = network(((pixels_NCHW - 128) / 128).to(inputs.device), False, False)[0]
         return logits_NC.cpu().double().softmax(dim=1).numpy()

@@ -193,6 +193,6 @@ def nima(name: str, inputs: Inputs) -> np.ndarray:
 
     network = _network(path_of(WEIGHTS_OF[name], inputs.folder), inputs.device)
     with torch.inference_mode():
-        pixels_NHWC = torch.tensor(np.ascontiguousarray(resized(inputs.images_NHWC)), device=inputs.device)
+        pixels_NHWC = torch.tensor(resized(inputs.images_NHWC).copy(), device=inputs.device)
         distribution_NM = network(pixels_NHWC.permute(0, 3, 1, 2).float() / 127.5 - 1)
         return distribution_NM.cpu().double().numpy() @ np.arange(1, NUM_MARKS + 1)

@@ -132,6 +132,8 @@ _add(
     note="usually 0 to 100; made for photographs",
     source="Mittal et al. 2012, pyiqa",
     min_side=16,
+    # One picture at a time, here and below: in a batch a value moves in its fourth digit with the pictures beside it.
+    pixels_at_once=1,
 )
 _add(
     "niqe",
@@ -144,6 +146,7 @@ _add(
     source="Mittal et al. 2013, pyiqa",
     # One block has no covariance.
     min_side=192,
+    pixels_at_once=1,
 )
 _add(
     "ilniqe",
@@ -154,7 +157,6 @@ _add(
     (0.0, UNBOUNDED),
     note="every picture is first resized to 524 x 524",
     source="Zhang et al. 2015, pyiqa",
-    # 109 float64 maps of 524 x 524, several times over: a picture takes more than a gigabyte.
     pixels_at_once=1,
 )
 # They compute in float64, or by functions, that Apple's GPUs do not have.
@@ -170,7 +172,7 @@ def score(name: str, inputs: Inputs) -> np.ndarray:
 
     device = "cpu" if inputs.device.startswith("mps") and name in _CPU_INSTEAD_OF_MPS else inputs.device
     model = _model(name, inputs.folder, device)
-    pixels_NHWC = torch.tensor(np.ascontiguousarray(inputs.images_NHWC), device=device)
+    pixels_NHWC = torch.tensor(inputs.images_NHWC.copy(), device=device)
     try:
         return model(pixels_NHWC.permute(0, 3, 1, 2).float().div(255)).detach().cpu().double().numpy().reshape(-1)
     except torch.linalg.LinAlgError as error:  # NIQE of a picture without texture: statistics that do not exist
