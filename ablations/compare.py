@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("arm", nargs="*", metavar="OUTPUT_DIR/ARM | key=value", help="what of ours is compared (default: the default arm)")
     made.add_argument("--methods", metavar="LIST", help="methods, comma-separated, or all (default: those marked *)")
     made.add_argument("--seeds", type=_seeds, metavar="LIST", help="seeds, comma-separated (default: the folder's; else 0,1,2)")
-    made.add_argument("--prompts", type=_at_least(1), metavar="N", help="evaluation prompts (default: tiny 32, else the arm's)")
+    made.add_argument("--prompts", type=_at_least(1), metavar="N", help="evaluation prompts (default: tiny 24, else the arm's)")
     made.add_argument("--candidates", type=_at_least(1), metavar="N", help="prompts that each method writes for each (default: the arm's)")
     made.add_argument("--modifiers", type=_at_least(1), metavar="N", help="append N modifiers rather than prompt_len tokens of them")
     made.add_argument("--metrics", metavar="LIST", help="further metrics, comma-separated, or paper, as eval.metrics (default: the arm's)")

@@ -18,7 +18,7 @@ from ablations.trained_run import FINAL_CHECKPOINT, find_trained_run
 
 DEFAULT_SEEDS = (0, 1, 2)
 # On the tiny profile: three seeds of all embedded methods then take some minutes on two cores.
-TINY_PROMPTS = 32
+TINY_PROMPTS = 24
 
 
 @dataclass(frozen=True)
