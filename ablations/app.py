@@ -150,8 +150,9 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, RunFolderError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped")
+    except KeyboardInterrupt:  # does not come where the shell has the process ignore Ctrl-C: uvicorn alone heard of it then
+        pass
+    print("stopped")
     return 0
 
 
