@@ -302,8 +302,8 @@ def table_of(title: str, comparisons: Sequence[Comparison]):
     return table
 
 
-def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict]) -> None:
-    """A panel for each measure: a thin line for every prompt and seed, a thick one for the mean, the control in grey."""
+def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]) -> None:
+    """A panel for each measure: a thin line for every prompt and seed, a thick one for the mean as compared, the control in grey."""
     import matplotlib
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -331,8 +331,8 @@ def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict])
                 before_N, after_N = (np.concatenate([one[measured, against] for one in seeds]) for seeds in (step0, trained))
                 faint = min(0.5, 6 / len(after_N) + 0.04)
                 axes.plot([0, 1], np.stack([before_N, after_N]), color=_COLOURS[against], alpha=faint, linewidth=0.8)
-                label = f"{AGAINST[against]}: {before_N.mean():.3f} to {after_N.mean():.3f}"
-                means = [before_N.mean(), after_N.mean()]
+                means = next([c.step0, c.trained] for c in comparisons if (c.measure, c.against) == (measured, against))
+                label = f"{AGAINST[against]}: {means[0]:.3f} to {means[1]:.3f}"
                 dashes = "-" if against == "own" else "--"
                 axes.plot([0, 1], means, color=_COLOURS[against], linewidth=2.6, marker="o", linestyle=dashes, label=label)
             axes.set_title(f"Cosine of {heading}", loc="left", fontsize=11, fontweight="bold")
@@ -369,7 +369,7 @@ def main(argv: list[str] | None = None) -> int:
         size = f"N = {len(runs)} seed{'s' if len(runs) > 1 else ''} x {comparisons[0].num_prompts} distinct coarse prompts"
         title = f"{runs[0].run['arm']}" + (", tiny world" if runs[0].config.profile == "tiny" else "") + f", {size}"
         write_json(arguments.to / "alignment.json", content_of(runs, pairs, step0, trained, comparisons))
-        draw(arguments.to / "alignment.png", title, step0, trained)
+        draw(arguments.to / "alignment.png", title, step0, trained, comparisons)
     except (UserError, RunFolderError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
