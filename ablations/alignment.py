@@ -19,8 +19,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from ablations.command_line import OneLineParser
 from ablations.errors import RunFolderError, UserError, one_line
 from ablations.trained_run import TrainedRun, find_trained_run
 
@@ -49,13 +50,6 @@ examples:
   python -m ablations.alignment outputs/ARM/seed-0                        over the prompts that the run was evaluated on
   python -m ablations.alignment outputs/ARM --num-prompts 200 --to figures    every seed of the arm, over more held-out prompts
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with one line for a mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line(message)} (python -m ablations.alignment --help shows how)\n")
 
 
 @dataclass(frozen=True)
@@ -166,7 +160,7 @@ def compare(
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line. Exits with code 2 for a mistake."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m ablations.alignment",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,

@@ -10,8 +10,8 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from ablations.command_line import OneLineParser
 from ablations.errors import RunFolderError, UserError, one_line
 from ablations.launch import refuse_launcher
 
@@ -51,14 +51,6 @@ and images. Killed and started again it goes on: pictures, scores and answers ar
 The key of a chat endpoint is read from the environment variable that --chat-key-variable names, sent to that endpoint alone, and written
 nowhere. Answers are kept, so that none is paid for twice.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {one_line(message)} (python -m ablations.compare --help shows how)", file=sys.stderr)
-        sys.exit(UserError.exit_code)
 
 
 def _at_least(least: int):
@@ -101,7 +93,7 @@ def _prices(text: str) -> tuple[float, float]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
-    made = _Parser(
+    made = OneLineParser(
         prog="python -m ablations.compare",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,

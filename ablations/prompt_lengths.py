@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from ablations.command_line import OneLineParser
 from ablations.errors import RunFolderError, UserError, one_line
 
 if TYPE_CHECKING:
@@ -50,13 +51,6 @@ examples:
   python -m ablations.prompt_lengths users.json cfp.csv --names novices training --to figures
   python -m ablations.prompt_lengths cfp.csv cfp.csv --column coarse --column fine --names coarse fine
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with one line for a mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line(message)} (python -m ablations.prompt_lengths --help shows how)\n")
 
 
 @dataclass(frozen=True)
@@ -194,7 +188,7 @@ def draw(path: Path, a: Lengths, b: Lengths) -> None:
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line, with `files`, `columns` and `names` as pairs. Exits with code 2 for a mistake."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m ablations.prompt_lengths",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from ablations.command_line import OneLineParser
 from ablations.errors import RunFolderError, UserError, one_line
 
 _DESCRIPTION = """\
@@ -31,16 +31,9 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with one line for a mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line(message)} (python -m ablations.report --help shows how)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
-    made = _Parser(
+    made = OneLineParser(
         prog="python -m ablations.report", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="the output_dir of the runs")

@@ -134,7 +134,7 @@ class RefiningSessions:
 
     def _tab(self, token: str) -> _Tab:
         if token not in self._tabs:
-            raise UnknownTab("this session is no longer known (the page was restarted, or not used for long): start again")
+            raise UnknownTab("what was done in this tab is no longer known (the page was restarted, or not used for long): start again")
         self._tabs.move_to_end(token)
         return self._tabs[token]
 
