@@ -8,7 +8,7 @@ __all__ = ["PromptRefiner"]
 def __getattr__(name: str) -> object:
     """Imports PromptRefiner on first use: every command imports this package, and most must not load torch."""
     if name == "PromptRefiner":
-        from ablations.prompt_refiner import PromptRefiner
+        from ablations.refiner.prompt_refiner import PromptRefiner
 
         return PromptRefiner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

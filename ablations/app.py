@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations import exported_refiner
-from ablations.config_parsing import Key, Option, convert
-from ablations.errors import RunFolderError, UserError, one_line
-from ablations.trained_run import find_trained_run
+from ablations.config.parsing import Key, Option, convert
+from ablations.refiner import exported_refiner
+from ablations.results.trained_run import find_trained_run
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 if TYPE_CHECKING:
-    from ablations.prompt_refiner import PromptRefiner
+    from ablations.refiner.prompt_refiner import PromptRefiner
 
 HOST = "127.0.0.1"
 _DEFAULT_RUNS = Path("outputs")
@@ -128,7 +128,7 @@ def listen(port: int) -> socket.socket:
 
 def load_refiner(arguments: Arguments) -> PromptRefiner:
     """The refiner that the arguments name. Raises UserError as `PromptRefiner`'s constructors do."""
-    from ablations.prompt_refiner import PromptRefiner
+    from ablations.refiner.prompt_refiner import PromptRefiner
 
     if arguments.run is not None:
         return PromptRefiner.from_run(arguments.run)
@@ -158,8 +158,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(arguments: Arguments, listening: socket.socket) -> None:
     # Heavy imports (torch, transformers) only now: --help and mistakes in the arguments come at once.
-    from ablations.console import Console
-    from ablations.quiet import quiet_libraries
+    from ablations.runtime.console import Console
+    from ablations.runtime.quiet_libraries import quiet_libraries
     from ablations.web.server import make_app, serve
 
     quiet_libraries()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from ablations.errors import RunFolderError, UserError, one_line
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 from lightning_modules.published import IMAGE_MODEL
 
 STAGES = ("images", "coarse", "nsfw", "table")
@@ -125,7 +125,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     if arguments.profile == "tiny" and arguments.image_model is not None:
         parser.error(f"--image-model {arguments.image_model} has no effect with --profile tiny: leave one of them out")
     arguments.image_model = arguments.image_model or IMAGE_MODEL
-    from ablations.cfp_building.sources import require_source
+    from ablations.building_cfp.sources import require_source
 
     models = {"images": ("--image-model", arguments.image_model), "coarse": ("--summarizer", arguments.summarizer)}
     models["nsfw"] = ("--classifier", arguments.classifier)
@@ -139,9 +139,9 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from ablations.cfp_building.folder import BuildFolder
-    from ablations.cfp_building.ledger import Shard
-    from ablations.console import Console
+    from ablations.building_cfp.folder import BuildFolder
+    from ablations.building_cfp.ledger import Shard
+    from ablations.runtime.console import Console
 
     folder, shard, console = BuildFolder(arguments.to), Shard(*arguments.shard), Console(arguments.progress)
     folder.take_prompts(arguments.prompts, arguments.column, arguments.limit)
@@ -150,25 +150,25 @@ def _build(arguments: argparse.Namespace) -> None:
     heavy = [name for name in arguments.stages if name != "table"]
     if heavy:
         console.say("loading libraries (some seconds)")
-        from ablations.quiet import quiet_libraries
+        from ablations.runtime.quiet_libraries import quiet_libraries
 
         quiet_libraries()
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         device = _device(arguments.device, arguments.threads)
-        from ablations.cfp_building.stages import run_stage
+        from ablations.building_cfp.stages import run_stage
 
         for name in heavy:
             run_stage(_stage(name, folder, arguments, device), shard, console)
     if "table" in arguments.stages:
-        from ablations.cfp_building.table import write_table
+        from ablations.building_cfp.table import write_table
 
         rows = write_table(folder)
         console.say(f"{folder.table}: {rows} rows; train on them with data.source={folder.table}")
 
 
 def _stage(name: str, folder, arguments: argparse.Namespace, device):
-    from ablations.cfp_building.drawing import DrawingSettings, ImagesStage
-    from ablations.cfp_building.texts import CoarseStage, NsfwStage
+    from ablations.building_cfp.drawing import DrawingSettings, ImagesStage
+    from ablations.building_cfp.texts import CoarseStage, NsfwStage
 
     if name == "images":
         settings = DrawingSettings(
@@ -206,7 +206,7 @@ def _device(name: str, threads: int | None):
 def main(argv: list[str] | None = None) -> int:
     """Build what the arguments describe; returns the exit code."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-    from ablations.stopping import Preempted, StopRequest
+    from ablations.runtime.stopping import Preempted, StopRequest
 
     stop = StopRequest().install()
     try:

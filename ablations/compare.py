@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from ablations.command_line import OneLineParser
-from ablations.errors import RunFolderError, UserError, one_line
-from ablations.launch import refuse_launcher
+from ablations.cell.training.place import refuse_launcher
+from ablations.runtime.command_line import OneLineParser
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 _DESCRIPTION = """\
 Compares an arm of ours, over its seeds, with other ways to write a prompt out of the same coarse prompt. Every method samples with the
@@ -166,7 +166,7 @@ def read_comparison(arguments: argparse.Namespace):
 
 def _metrics(text: str) -> str:
     """The metrics that --metrics lists, as eval.metrics has them. Raises UserError for an unknown name."""
-    from ablations.metrics.base import names_in
+    from ablations.metrics.register import names_in
 
     return ",".join(names_in(text))
 
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     """Make the comparison that the arguments describe; returns the exit code."""
     arguments = parser().parse_args(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    from ablations.stopping import Preempted, StopRequest
+    from ablations.runtime.stopping import Preempted, StopRequest
 
     stop = StopRequest().install()
     try:
@@ -232,14 +232,14 @@ def main(argv: list[str] | None = None) -> int:
 def _compare(comparison, progress: str, stop) -> int:
     if progress != "none":
         print("loading libraries (some seconds)", flush=True)
-    from ablations.quiet import quiet_libraries
+    from ablations.runtime.quiet_libraries import quiet_libraries
 
     quiet_libraries()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     from ablations.comparing.carrying_out import carry_out
     from ablations.comparing.tables import duels, main_table
     from ablations.comparing.writing import shown_lines, shown_table, write
-    from ablations.console import Console
+    from ablations.runtime.console import Console
 
     console = Console(progress)
     seeds = ", ".join(map(str, comparison.seeds))

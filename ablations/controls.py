@@ -7,60 +7,12 @@ prompts with equal text taken as one unit.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from ablations.errors import UserError, one_line
-
-METRICS = ("fidelity", "words_drawn", "style_drawn", "subject_kept", "subject_in_text", "clip_score_coarse")
-CONDITIONS = ("refined", "rewrite", "plug_in")
-
-
-def read_scores(arm: Path):
-    """The scores of an arm's finished seeds as one table, with the columns `seed` and `coarse` (the coarse prompt's text).
-
-    Raises UserError where the folder holds no finished seed.
-    """
-    import pandas as pd
-
-    from ablations.run_folder import read_run
-
-    parts, origins = [], set()
-    for folder in sorted(arm.glob("seed-*")):
-        run = read_run(folder)
-        if run is None or run["status"] != "finished" or not (folder / "scores.parquet").exists():
-            continue
-        origins.add(json.dumps(run["digests"], sort_keys=True))
-        texts = (
-            pd.read_json(folder / "prompts.jsonl", lines=True, dtype=False).drop_duplicates("prompt_id").set_index("prompt_id")["coarse"]
-        )
-        scores = pd.read_parquet(folder / "scores.parquet")
-        parts.append(scores.assign(seed=run["seed"], coarse=scores.prompt_id.map(texts)))
-    if not parts:
-        raise UserError(f"{arm} holds no finished seed with scores: run cells first, then give OUTPUT_DIR/ARM")
-    if len(origins) > 1:
-        raise UserError(f"the seeds in {arm} were made from different data or weights: run them again with force=true")
-    return pd.concat(parts, ignore_index=True)
-
-
-def compare(scores, metric: str, condition: str, against: str):
-    """(mean of one condition, mean of the other, their paired Difference) on a metric, over the prompts that every seed has.
-
-    None where one of them was not scored, or where there are fewer than two pairs.
-    """
-    from ablations.statistics import paired_difference
-
-    chosen = scores[(scores.metric == metric) & (scores.candidate >= 0)]
-    tables = [
-        chosen[chosen.condition == name].pivot_table(index="seed", columns="coarse", values="value", aggfunc="mean").dropna(axis="columns")
-        for name in (condition, against)
-    ]
-    shared = tables[0].columns.intersection(tables[1].columns)
-    if tables[0].shape[0] != tables[1].shape[0] or tables[0].shape[0] * len(shared) < 2:
-        return None
-    one, other = (table[shared].to_numpy() for table in tables)
-    return one.mean(), other.mean(), paired_difference(one, other)
+from ablations.analysing.controls import CONDITIONS, METRICS, compare
+from ablations.results.prompts_and_scores import read_scores
+from ablations.runtime.errors import UserError, one_line
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,14 +8,11 @@ used where there is one.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import math
-import shutil
 import sys
 from pathlib import Path
 
-from ablations.errors import one_line
+from ablations.pretraining.stages import Pretraining
+from ablations.runtime.errors import one_line
 
 STAGES = ("vocabularies", "vae", "open_clip", "t5", "oracle", "unet", "evaluate")
 DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 900, "t5": 11_500, "oracle": 1000, "unet": 2400}
@@ -51,176 +48,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-class Pretraining:
-    """The stages over one work folder; each method is one stage."""
-
-    def __init__(self, arguments: argparse.Namespace):
-        import torch
-
-        from ablations.pretraining.data import build_corpus
-        from lightning_modules.backbones import TINY, build_tiny_networks
-
-        if arguments.threads:
-            torch.set_num_threads(arguments.threads)
-        self.work, self.seed, self.steps = arguments.work, arguments.seed, arguments.steps
-        self.target = arguments.to or TINY
-        self.embedded = self.target.resolve() == TINY.resolve()
-        if not self.embedded:
-            # A folder elsewhere is made complete, so that the embedded one stays as it is.
-            for source in (*(TINY / "configs").iterdir(), TINY / "clip_merges.txt.gz", TINY / "t5_tokenizer.json"):
-                copy = self.target / source.relative_to(TINY)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                if not copy.exists():
-                    shutil.copy(source, copy)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.corpus = build_corpus(self.work, arguments.pictures, arguments.seed)
-        torch.manual_seed(arguments.seed)
-        if "vocabularies" in arguments.stages:
-            self.vocabularies()
-        self.networks, self.tokenize, self.t5_tokenizer, self.scheduler = build_tiny_networks(self.target)
-
-    def vocabularies(self) -> None:
-        from ablations.pretraining.vocabularies import build_t5_vocabulary, train_clip_merges
-
-        texts = [caption.text for caption in self.corpus.captions[:20_000]]
-        sizes = {
-            "clip": train_clip_merges(texts, self.target / "clip_merges.txt.gz"),
-            "t5": build_t5_vocabulary(texts, self.target / "t5_tokenizer.json"),
-        }
-        self.record("vocabularies", {}, sizes)
-
-    def vae(self) -> None:
-        """First with 8 latent channels on every picture, then widened to 16 with most batches sharp."""
-        from diffusers import AutoencoderKL
-
-        from ablations.pretraining.loop import Schedule
-        from ablations.pretraining.vae import train_vae, vae_quality, widen
-
-        vae = self.networks["vae"]
-        narrow = AutoencoderKL.from_config({**vae.config, "latent_channels": 8})
-        first = train_vae(
-            narrow,
-            self.corpus,
-            Schedule(self.steps["vae_narrow"], 2e-3, 200, ema_decay=0.995),
-            self.work / "vae_narrow",
-            self.device,
-            self.seed,
-            batch=32,
-            crisp_share=0.0,
-        )
-        widen(vae, narrow.cpu().state_dict())
-        summary = train_vae(
-            vae, self.corpus, Schedule(self.steps["vae"], 1.2e-3, 60, ema_decay=0.995), self.work / "vae", self.device, self.seed + 1
-        )
-        self.finish("vae", summary | {"narrow": first}, vae_quality(vae, self.device))
-
-    def open_clip(self) -> None:
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        from ablations.pretraining.clip import clip_quality, train_clip
-        from ablations.pretraining.loop import Schedule
-
-        model = self.networks["open_clip"]
-        # On a CPU the fused attention's backward pass is the slowest part of the step at these sizes.
-        backends = (
-            [SDPBackend.MATH]
-            if self.device.type == "cpu"
-            else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-        )
-        with sdpa_kernel(backends):
-            summary = train_clip(
-                model, self.tokenize, self.corpus, Schedule(self.steps["open_clip"], 1e-3, 200), self.work, self.device, self.seed
-            )
-        self.finish("open_clip", summary, clip_quality(model, self.tokenize, self.device))
-
-    def t5(self) -> None:
-        from ablations.pretraining.loop import Schedule
-        from ablations.pretraining.t5 import t5_quality, train_t5
-
-        model = self.networks["t5"]
-        summary = train_t5(
-            model, self.t5_tokenizer, Schedule(self.steps["t5"], 2e-3, 200, log_every=100), self.work, self.device, self.seed
-        )
-        self.finish("t5", summary, t5_quality(model, self.t5_tokenizer, self.device))
-
-    def oracle(self) -> None:
-        from ablations.metrics.word_oracle import WEIGHTS, WordOracle
-        from ablations.pretraining.loop import Schedule, save_network
-        from ablations.pretraining.oracle import oracle_quality, train_oracle
-
-        self.load("vae")
-        oracle = WordOracle()
-        summary = train_oracle(oracle, self.corpus, Schedule(self.steps["oracle"], 2e-3, 100), self.work, self.device, self.seed)
-        quality = oracle_quality(oracle, self.networks["vae"], self.device)
-        path = WEIGHTS if self.embedded else self.target / WEIGHTS.name
-        save_network(oracle.cpu(), path)
-        self.record("oracle", summary, quality)
-
-    def unet(self) -> None:
-        from ablations.pretraining.diffusion import encode_corpus, train_unet
-        from ablations.pretraining.loop import Schedule
-
-        vae, unet = self.load("vae"), self.networks["unet"]
-        mean, _ = encode_corpus(vae, self.corpus, self.work, self.device)
-        vae.register_to_config(scaling_factor=round(1 / mean.float().std().item(), 4))
-        self.write_scaling_factor(vae.config.scaling_factor)
-        schedule = Schedule(self.steps["unet"], 8e-4, 300, decay_share=0.35, ema_decay=0.999)
-        summary = train_unet(
-            unet, vae, self.scheduler, self.load("open_clip"), self.tokenize, self.corpus, schedule, self.work, self.device, self.seed
-        )
-        self.finish("unet", summary, {})
-
-    def evaluate(self) -> None:
-        """The diffusion model's held-out quality, on the weights as they are shipped (half precision)."""
-        from ablations.pretraining.evaluation import diffusion_quality
-        from lightning_modules.backbones import load_tiny_backbones
-
-        self.record("diffusion", {}, diffusion_quality(load_tiny_backbones(self.target).to(self.device), self.work))
-
-    def load(self, part: str):
-        """A network with the weights that its stage left."""
-        from lightning_modules.backbones import load_weights
-
-        network = self.networks[part]
-        load_weights(network, self.target / f"{part}.safetensors")
-        return network.to(self.device).eval()
-
-    def finish(self, part: str, summary: dict, quality: dict) -> None:
-        """Write a stage's weights in half precision and record how it went."""
-        from ablations.pretraining.loop import save_network
-
-        save_network(self.networks[part].cpu(), self.target / f"{part}.safetensors")
-        self.record(part, summary, quality)
-
-    def record(self, stage: str, summary: dict, quality: dict) -> None:
-        """Add a stage to provenance.json and print its quality."""
-        path = self.target / "provenance.json"
-        provenance = json.loads(path.read_text()) if path.exists() else {"made_by": "python -m ablations.pretrain_tiny", "stages": {}}
-        texts = "\n".join(caption.text for caption in self.corpus.captions)
-        provenance["corpus"] = {
-            "pictures": len(self.corpus),
-            "seed": self.seed,
-            "captions_sha256": hashlib.sha256(texts.encode()).hexdigest(),
-        }
-        provenance["stages"][stage] = {
-            "training": summary,
-            "quality": {k: round(v, 5) if isinstance(v, float) and math.isfinite(v) else v for k, v in quality.items()},
-        }
-        path.write_text(json.dumps(provenance, indent=2) + "\n")
-        print(f"{stage}: {json.dumps(provenance['stages'][stage]['quality'])}", flush=True)
-
-    def write_scaling_factor(self, factor: float) -> None:
-        """The VAE's scaling factor belongs to its architecture file, as in every diffusers VAE."""
-        path = self.target / "configs" / "vae.json"
-        config = json.loads(path.read_text())
-        config["scaling_factor"] = factor
-        path.write_text(json.dumps(config, indent=2) + "\n")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the stages asked for."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-    from ablations.quiet import quiet_libraries
+    from ablations.runtime.quiet_libraries import quiet_libraries
 
     quiet_libraries()
     import torch

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations import exported_refiner
 from ablations.config import KEYS, show
-from ablations.config_parsing import Key, Option, Scalar, convert
-from ablations.errors import RunFolderError, UserError, one_line
-from ablations.refining.session import RefiningSettings
-from ablations.trained_run import find_trained_run
+from ablations.config.parsing import Key, Option, Scalar, convert
+from ablations.refiner import exported_refiner
+from ablations.refiner.session import RefiningSettings
+from ablations.results.trained_run import find_trained_run
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 if TYPE_CHECKING:
-    from ablations.prompt_refiner import PromptRefiner
+    from ablations.refiner.prompt_refiner import PromptRefiner
 
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + the signal's number, as shells count
 _EXPLAINED = {
@@ -188,10 +188,10 @@ def check_source(arguments: Arguments) -> None:
 
 def load_refiner(arguments: Arguments) -> PromptRefiner:
     """Load libraries and refiner, and draw once, so that the first candidates come as quickly as later ones."""
-    from ablations.quiet import quiet_libraries
+    from ablations.runtime.quiet_libraries import quiet_libraries
 
     quiet_libraries()
-    from ablations.prompt_refiner import PromptRefiner
+    from ablations.refiner.prompt_refiner import PromptRefiner
 
     load = PromptRefiner.from_run if arguments.run is not None else PromptRefiner.from_pretrained
     refiner = load(arguments.source)
@@ -224,8 +224,8 @@ def run_on_terminal(arguments: Arguments) -> None:
     refiner = load_refiner(arguments)
     from rich.console import Console
 
-    from ablations.diversity_grid import TINY_WORLD_NOTE
-    from ablations.refining.terminal import TerminalSession
+    from ablations.config.scope import TINY_WORLD_NOTE
+    from ablations.refiner.terminal import TerminalSession
 
     console = Console(highlight=False)
     note = f" ({TINY_WORLD_NOTE})" if refiner.config.profile == "tiny" else ""
@@ -244,8 +244,8 @@ def run_in_pipe(arguments: Arguments) -> int:
         say("reading prompts from the terminal, one a line; Ctrl-D ends")
     say("loading the refiner (some seconds)")
     refiner = load_refiner(arguments)
-    from ablations.refining.pictures import GridPages
-    from ablations.refining.pipe import Tally, partial_path, records, write_records, write_records_to_file
+    from ablations.refiner.pictures import GridPages
+    from ablations.refiner.pipe import Tally, partial_path, records, write_records, write_records_to_file
 
     pages = GridPages(refiner, arguments.grid, "refined prompts") if arguments.images else None
     tally = Tally(say)

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ablations.command_line import OneLineParser
-from ablations.errors import RunFolderError, UserError, one_line
+from ablations.runtime.command_line import OneLineParser
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 _DESCRIPTION = """\
 Reads the finished cells in OUTPUT_DIR (run.json, scores.parquet, prompts.jsonl, images) and writes to DIR:

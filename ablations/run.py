@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 
+from ablations.cell.training.place import ProcessLost, find_place
 from ablations.config import help_text, parse
-from ablations.errors import RunFolderError, UserError, one_line
-from ablations.launch import ProcessLost, find_place
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,21 +26,22 @@ def main(argv: list[str] | None = None) -> int:
         place = find_place(config)
     except UserError as error:
         return _complain(error, UserError.exit_code)
-    from ablations.stopping import Preempted, StopRequest
+    from ablations.runtime.stopping import Preempted, StopRequest
 
     stop = StopRequest().install()
     try:
         if config.trainer.progress != "none" and place.rank == 0:
             print("loading libraries (some seconds)", flush=True)
-        from ablations.quiet import quiet_libraries
+        from ablations.runtime.quiet_libraries import quiet_libraries
 
         quiet_libraries()
-        from ablations.companions import dismissing, follow
+        from ablations.cell.training.companion import follow
+        from ablations.cell.training.gathering import dismissing
 
         if place.rank > 0:
             follow(config, place, stop)
             return 0
-        from ablations.cell import run_cell
+        from ablations.cell.cell import run_cell
 
         with dismissing(place):
             run_cell(config, stop)

@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if argv and argv[0] in ("--help", "-h") else 2
     import numpy as np
 
-    from ablations.diversity_grid import contact_sheet
+    from ablations.figures.contact_sheet import contact_sheet
     from datamodules.tiny_world.grammar import QUALITIES, SCENES, STYLES, SUBJECTS, TIMES, SceneDescription
     from datamodules.tiny_world.renderer import render
 

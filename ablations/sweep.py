@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass, field
 
-from ablations.errors import RunFolderError, UserError, one_line
-from ablations.launch import refuse_launcher
+from ablations.cell.training.place import refuse_launcher
+from ablations.runtime.errors import RunFolderError, UserError, one_line
+from ablations.sweeping.arguments import read_arguments
 
 HELP = """\
 usage: python -m ablations.sweep FILE [key=value ...] [--jobs N] [--count N] [--search-seed N] [--verbose]
@@ -42,44 +42,6 @@ Exit codes: 0 every cell finished, 1 a cell failed, 2 a mistake in the file or t
 """
 
 
-@dataclass
-class Arguments:
-    """A command line of `sweep` or `plan`: the sweep file, `key=value` arguments and options."""
-
-    file: str = ""
-    keys: list[str] = field(default_factory=list)
-    options: dict[str, int | float | bool] = field(default_factory=dict)
-
-
-def read_arguments(argv: list[str], numbers: tuple[str, ...], flags: tuple[str, ...], module: str) -> Arguments:
-    """The command line, options being --NAME N, --NAME=N for `numbers` and --NAME for `flags`. Raises UserError in one line."""
-    read = Arguments()
-    words = list(argv)
-    hint = f"(python -m {module} --help)"
-    while words:
-        word = words.pop(0)
-        name, equals, text = word.removeprefix("--").partition("=")
-        if word.startswith("--") and name in flags and not equals:
-            read.options[name] = True
-        elif word.startswith("--") and name in numbers:
-            text = text if equals else words.pop(0) if words else ""
-            if not text.isdecimal() or (int(text) < 1 and name != "search-seed"):
-                raise UserError(f"--{name} must be an integer of at least {int(name != 'search-seed')}, not {text!r} {hint}")
-            read.options[name] = int(text)
-        elif word.startswith("-") and not equals:
-            options = ", ".join(f"--{known}" for known in (*numbers, *flags))
-            raise UserError(f"unknown option {word}; there are {options} {hint}")
-        elif equals:
-            read.keys.append(word)
-        elif read.file:
-            raise UserError(f"one sweep file at a time, got {read.file!r} and {word!r} {hint}")
-        else:
-            read.file = word
-    if not read.file:
-        raise UserError(f"name a sweep file, as in python -m {module} sweeps/losses.yaml {hint}")
-    return read
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the sweep that the arguments describe; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
@@ -87,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or any(word in ("--help", "-h", "help") for word in argv):
         print(HELP)
         return 0 if argv else 2
-    from ablations.stopping import Preempted, StopRequest
+    from ablations.runtime.stopping import Preempted, StopRequest
     from ablations.sweeping.cells import cells_of
     from ablations.sweeping.sweep_file import read_sweep_file
 
@@ -109,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(sweep, cells, options, stop) -> int:
-    from ablations.console import Console
+    from ablations.runtime.console import Console
     from ablations.sweeping.dispatcher import Dispatcher
     from ablations.sweeping.progress import SweepProgress, summary_lines
     from ablations.sweeping.workers import run_here, run_in_processes

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from datamodules import keyed
-from datamodules.feature_cache import FeatureCache
+from datamodules.feature_cache.cache import FeatureCache
 from datamodules.images import load_pixels, to_unit_range
 from datamodules.records import CFPRecord, text_group
 

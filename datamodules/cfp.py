@@ -29,13 +29,15 @@ from datamodules.batches import (
     as_it_is,
     stack_images,
 )
-from datamodules.captions import clean_caption
-from datamodules.feature_cache import FeatureCache, FeatureEncoder, open_or_build
+from datamodules.feature_cache.building import open_or_build
+from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
 from datamodules.images import PREPROCESSING, ImageChecker, content_digest
 from datamodules.manifest import Manifest
 from datamodules.progress import track
-from datamodules.readers import ReadTable, read_tiny_world
-from datamodules.readers_folders import read_source
+from datamodules.readers.captions import clean_caption
+from datamodules.readers.record_parser import ReadTable
+from datamodules.readers.source import read_source
+from datamodules.readers.tiny_world import read_tiny_world
 from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_index, prefix_share
 from datamodules.splits import split_table
 from datamodules.stored_images import NO_IMAGE, PictureFile
@@ -61,7 +63,7 @@ class CFPDataModule(LightningDataModule):
     """Coarse-fine prompt data for training and evaluation.
 
     `source` is "tiny" (the tiny world) or a path: of a CSV table (layouts: `datamodules.readers`), a parquet file or a folder
-    (`datamodules.readers_folders`); `images` is the folder that image paths are relative to. `encoders` are the frozen networks
+    (`datamodules.readers.folders`); `images` is the folder that image paths are relative to. `encoders` are the frozen networks
     whose features the run needs: none of them, and no picture, is touched if the list is empty; with `cache=False` batches carry
     the pictures instead. `tokenize_clip` maps texts to int64 (B, 77), `tokenize_t5` to lists of ids with the end-of-text token,
     `count_tokens` a text to its number of tokens without start and end. `batch_size` counts records over all devices.

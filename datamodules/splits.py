@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.captions import clean_caption
+from datamodules.readers.captions import clean_caption
 from datamodules.records import CFPRecord
 
 _HELD_OUT_KEY = b"held-out rows, 0"

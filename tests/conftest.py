@@ -25,7 +25,7 @@ PROMPTS = (
 @pytest.fixture(scope="session")
 def small_backbones():
     """The tiny architecture, every weight a function of seed 0: no shipped weights are needed. Frozen: tests must not change it."""
-    from lightning_modules.backbones import random_tiny_backbones
+    from lightning_modules.backbones.tiny import random_tiny_backbones
 
     return random_tiny_backbones(0)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablations.errors import RunFolderError
-from ablations.run_folder import write_json
+from ablations.runtime.errors import RunFolderError
+from ablations.runtime.files import write_json
 
 
 @dataclass(frozen=True)

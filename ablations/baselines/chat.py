@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ablations.baselines.base import AnswerStore, Asked, Written
 from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Unreachable
-from ablations.errors import UserError
+from ablations.runtime.errors import UserError
 
 INSTRUCTION = (
     "You improve prompts for a text-to-image model. Rewrite the user's prompt so that the picture becomes better: keep its subject and "

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.errors import UserError, one_line
+from ablations.runtime.errors import UserError, one_line
 
 _LARGEST_ANSWER = 4 * 1024 * 1024
 

@@ -16,8 +16,8 @@ import torch
 
 from ablations.baselines.base import AnswerStore, Asked, Written
 from ablations.baselines.catalogue import HubModel
-from ablations.cfp_building.sources import TEXT_MODEL_FILES, Source, fetch
-from ablations.errors import UserError, one_line
+from ablations.building_cfp.sources import TEXT_MODEL_FILES, Source, fetch
+from ablations.runtime.errors import UserError, one_line
 
 _WEIGHT_FILES, _TOKENIZER_FILES = TEXT_MODEL_FILES[:2], TEXT_MODEL_FILES[2:]
 _AT_ONCE = 16

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ablations.baselines.base import Asked, Written
-from ablations.errors import UserError
+from ablations.runtime.errors import UserError
 
 _TAG = 0x4D0D
 

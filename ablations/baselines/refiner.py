@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from ablations import evaluation
 from ablations.baselines.base import Asked, Written
-from ablations.cell import build_module
+from ablations.cell.loading.module import build_module
+from ablations.cell.refining.refine import refine_settings
 from ablations.config import Config
-from ablations.errors import UserError, one_line
-from lightning_modules.backbones import Backbones
+from ablations.runtime.errors import UserError, one_line
+from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
@@ -46,7 +46,7 @@ class TrainedRefiner:
     def __init__(self, config: Config, load: Callable[[int], PromptRefinerModule], strategy: int):
         assert strategy in (1, 2), strategy
         mode = "extend" if strategy == 1 else "rewrite"
-        self._settings = evaluation.refine_settings(config.prompt_len, config.eval, mode)
+        self._settings = refine_settings(config.prompt_len, config.eval, mode)
         self._load, self._loaded = load, (-1, None)
         self.name = "refiner" if strategy == 1 else "refiner_rewrite"
         self.title = f"our refiner, strategy {strategy}"

@@ -19,23 +19,30 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from ablations import evaluation, scoring
 from ablations.baselines.base import Asked, Baseline, Written
 from ablations.baselines.catalogue import REFERENCE
 from ablations.baselines.refiner import load_refiner, read_checkpoint
-from ablations.cell import build_data, build_module, device_of, run_cell
+from ablations.cell.cell import run_cell
+from ablations.cell.drawing.draw import draw
+from ablations.cell.loading.data import build_data
+from ablations.cell.loading.device import device_of
+from ablations.cell.loading.module import build_module
+from ablations.cell.refining.keys import image_seed, prompt_seed
+from ablations.cell.scoring.further import WHOLE_SET, further_metrics
+from ablations.cell.scoring.score import COLUMNS, score, sentences_for
+from ablations.cell.scoring.score_store import ScoreStore
+from ablations.cell.shared import Workshop
 from ablations.comparing.methods import make_methods
 from ablations.comparing.plan import Comparison
-from ablations.console import Console
-from ablations.errors import UserError
-from ablations.evaluation import Drawing
 from ablations.reporting.collect import WHOLE_SEED
-from ablations.reuse import ScoreStore
-from ablations.run_folder import RunFolder, whole_file, write_atomically
-from ablations.stopping import StopRequest
-from ablations.workshop import Workshop
+from ablations.results.prompts_and_scores import Drawing
+from ablations.results.run_folder import RunFolder
+from ablations.runtime.console import Console
+from ablations.runtime.errors import UserError
+from ablations.runtime.files import whole_file, write_atomically
+from ablations.runtime.stopping import StopRequest
 from datamodules.records import EvalPrompt
-from lightning_modules.backbones import Backbones
+from lightning_modules.backbones.backbones import Backbones
 
 REFINED, SHARED_NOISE = "refined", "refined_shared_noise"
 # Bytes of pictures that are held at a time.
@@ -49,7 +56,7 @@ class Unit:
     seed: int
     asked: list[Asked]
     written: list[Written]
-    scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*scoring.COLUMNS, "coarse"]))
+    scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*COLUMNS, "coarse"]))
 
     @property
     def failures(self) -> Counter[str]:
@@ -135,7 +142,7 @@ class _Work:
     def prepare(self) -> None:
         comparison, config = self.comparison, self.comparison.config
         torch.set_num_threads(config.trainer.threads or self.workshop.threads)
-        self.further = scoring.further_metrics(comparison.scoring_config)
+        self.further = further_metrics(comparison.scoring_config)
 
         def backbones() -> Backbones:
             assert self.backbones is not None
@@ -172,7 +179,7 @@ class _Work:
             self.prompts = data.eval_prompts("test", comparison.num_prompts, config.eval.coarse_length)
             self.train_prompts = [record.fine_prompt for record in data.train_records]
             self.data_digest = data.digest
-            self.sentences = scoring.sentences_for(comparison.scoring_config, self.backbones)
+            self.sentences = sentences_for(comparison.scoring_config, self.backbones)
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
 
@@ -213,7 +220,7 @@ class _Work:
         for seed, candidate in self.console.track(batches, len(batches), f"writing, {method.title}"):
             self.stop.check("writing prompts")
             asked = [
-                Asked(p.prompt_id, candidate, p.coarse_prompt, p.fine_prompt, evaluation.prompt_seed(seed, p.prompt_id, candidate))
+                Asked(p.prompt_id, candidate, p.coarse_prompt, p.fine_prompt, prompt_seed(seed, p.prompt_id, candidate))
                 for p in self.prompts
             ]
             written = method.write(seed, asked)
@@ -239,7 +246,7 @@ class _Work:
         drawings = [drawing for part in parts for drawing in part]
         if not drawings:
             return {}
-        images = evaluation.draw(
+        images = draw(
             backbones,
             drawings,
             comparison.config.eval,
@@ -266,10 +273,10 @@ class _Work:
         assert self.backbones is not None
         check = lambda: self.stop.check("scoring")  # noqa: E731
         by = store, self.further, self.sentences
-        scored = scoring.score(self.backbones, self.prompts, drawings, images, lambda line: None, check, *by)
+        scored = score(self.backbones, self.prompts, drawings, images, lambda line: None, check, *by)
         unit.scores = _without_broken_sets(scored.table, unit)
         self.unavailable |= scored.unavailable
-        coarse = {p.prompt_id: p.coarse_prompt for p in self.prompts} | {scoring.WHOLE_SET: WHOLE_SEED}
+        coarse = {p.prompt_id: p.coarse_prompt for p in self.prompts} | {WHOLE_SET: WHOLE_SEED}
         unit.scores["coarse"] = unit.scores.prompt_id.map(coarse)
         own = [i for i, drawing in enumerate(drawings) if drawing.condition == REFINED]
         for i in own:
@@ -336,7 +343,7 @@ def _drawings(unit: Unit, num_candidates: int) -> list[Drawing]:
                     coarse=asked.coarse_prompt,
                     text=written.text,
                     prompt_seed=asked.key,
-                    image_seed=evaluation.image_seed(unit.seed, asked.prompt_id, noise_of),
+                    image_seed=image_seed(unit.seed, asked.prompt_id, noise_of),
                     num_new_tokens=written.num_new_tokens,
                     truncated=written.truncated,
                 )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ablations.diversity_grid import split_new_words
-from ablations.drawing import (
+from ablations.figures.new_words import split_new_words
+from ablations.figures.typesetting import (
     ACCENT,
     CARD,
     FAINT_INK,

@@ -12,9 +12,9 @@ from ablations.baselines.catalogue import EMBEDDED, HUB_MODELS, METHODS, REFEREN
 from ablations.baselines.chat import INSTRUCTION, Prices
 from ablations.baselines.endpoint import Patience
 from ablations.config import Config, parse
-from ablations.errors import UserError
-from ablations.run_folder import RunFolder, read_run
-from ablations.trained_run import FINAL_CHECKPOINT, find_trained_run
+from ablations.results.run_folder import RunFolder, read_run
+from ablations.results.trained_run import FINAL_CHECKPOINT, find_trained_run
+from ablations.runtime.errors import UserError
 
 DEFAULT_SEEDS = (0, 1, 2)
 # On the tiny profile: three seeds of all embedded methods then take some minutes on two cores.

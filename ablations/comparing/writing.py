@@ -10,13 +10,13 @@ from ablations.baselines.catalogue import REFERENCE
 from ablations.comparing.carrying_out import Results
 from ablations.comparing.figure import Shown, draw_figure, figure_rows
 from ablations.comparing.tables import MARGIN_POINTS, Duel, Finding
-from ablations.diversity_grid import TINY_WORLD_NOTE
-from ablations.rehearsal import is_rehearsal
+from ablations.config.names import is_rehearsal
+from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.reporting import latex, markdown, tidy
 from ablations.reporting.assembly import STATISTICS_NOTE
 from ablations.reporting.formats import figure
 from ablations.reporting.tables import ReportTable
-from ablations.run_folder import whole_file, write_atomically
+from ablations.runtime.files import whole_file, write_atomically
 
 PAGE, FIGURE = "comparison.md", "comparison.png"
 _SHOWN = ("fidelity", "words_drawn", "subject_kept", "clip_score_coarse", "musiq-koniq", "musiq-ava")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ablations.errors import RunFolderError, UserError, one_line
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 if TYPE_CHECKING:
     from ablations.metrics.base import Metric
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _chosen(words: Sequence[str]) -> list[Metric]:
     """The metrics that were named, all without names. Raises UserError for an unknown one."""
-    from ablations.metrics.base import GROUPS, all_metrics, metric_named
+    from ablations.metrics.register import GROUPS, all_metrics, metric_named
 
     names = [name for word in words for name in word.split(",") if name]
     names = [member for name in names for member in GROUPS.get(name, (name,))]
@@ -192,8 +192,8 @@ def _check(metrics: Sequence[Metric], folder: Path, were_named: bool) -> int:
 
 
 def _fetch(metrics: Sequence[Metric], folder: Path, source: Path | None) -> int:
-    from ablations.console import Console
     from ablations.metrics.weights import WEIGHTS, FetchError, digest_of, fetch, state_of
+    from ablations.runtime.console import Console
 
     console = Console()
     failed: list[str] = []

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ablations.errors import UserError
-from ablations.metrics.base import UNBOUNDED, Inputs, Metric, register
+from ablations.metrics.base import UNBOUNDED, Inputs, Metric
+from ablations.metrics.register import register
 from ablations.metrics.weights import path_of
+from ablations.runtime.errors import UserError
 
 CLIP_FILE, HEAD_FILE = "ViT-L-14.pt", "sac+logos+ava1-l14-linearMSE.pth"
 # The head's linear layers within its file; between them stood dropout, and no activation.

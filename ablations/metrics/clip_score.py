@@ -7,11 +7,11 @@ ours times 0.025. Values of different CLIP models cannot be compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
-from ablations.metrics.base import Metric, MetricError, checked_embeddings, checked_images, register
+from ablations.metrics.base import ClipEncoder, Metric, MetricError, checked_embeddings, checked_images
+from ablations.metrics.register import register
 
 CLIP_SCORE = register(
     Metric(
@@ -27,13 +27,6 @@ CLIP_SCORE = register(
         function=lambda inputs: clip_score(inputs.encoder, inputs.images_NHWC, inputs.texts),
     )
 )
-
-
-class ClipEncoder(Protocol):
-    """A CLIP model as the metrics want it: both callables give embeddings (N, E), arrays or tensors, of any length."""
-
-    encode_image: Callable[[np.ndarray], object]  # uint8 (N, H, W, 3)
-    encode_text: Callable[[Sequence[str]], object]
 
 
 def clip_score_of_embeddings(image_embeddings_NE: object, text_embeddings_NE: object) -> np.ndarray:

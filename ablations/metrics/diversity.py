@@ -19,16 +19,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ablations.metrics.base import (
-    UNBOUNDED,
-    Metric,
-    MetricError,
-    at_least_two,
-    checked_embeddings,
-    checked_images,
-    checked_scores,
-    register,
-)
+from ablations.metrics.base import UNBOUNDED, Metric, MetricError, at_least_two, checked_embeddings, checked_images, checked_scores
+from ablations.metrics.register import register
 
 # The network pads by reflection and fails from 16 px downwards; below 64 px its last features are 7 x 7 or smaller.
 ST_LPIPS_MIN_SIDE = 64

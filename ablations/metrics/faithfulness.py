@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ablations.errors import UserError, one_line
-from ablations.metrics.base import Metric, MetricError, checked_embeddings, register
+from ablations.metrics.base import Metric, MetricError, checked_embeddings
 from ablations.metrics.diversity import words
+from ablations.metrics.register import register
+from ablations.runtime.errors import UserError, one_line
 
 _OWN = "Apache-2.0 (this project)"
 _AT_ONCE = 16

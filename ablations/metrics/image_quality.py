@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ablations.metrics.base import Metric, checked_images, checked_scores, register
+from ablations.metrics.base import Metric, checked_images, checked_scores
+from ablations.metrics.register import register
 
 # PIQE's block, and the smallest side for which it sees a whole one without padding.
 PIQE_MIN_SIDE = 16

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ablations.metrics.base import Inputs, Metric, MetricError, checked_scores, register
+from ablations.metrics.base import Inputs, Metric, MetricError, checked_scores
+from ablations.metrics.register import register
 from ablations.metrics.weights import path_of
 
 _FILE = "pt_inception-2015-12-05-6726825d.pth"

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ablations.errors import UserError
-from ablations.metrics.base import Inputs, Metric, register
+from ablations.metrics.base import Inputs, Metric
+from ablations.metrics.register import register
 from ablations.metrics.weights import path_of
+from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn

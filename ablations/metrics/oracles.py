@@ -5,7 +5,8 @@ Apart from those two, so that listing metrics loads neither SciPy nor torch.
 
 from __future__ import annotations
 
-from ablations.metrics.base import Metric, register
+from ablations.metrics.base import Metric
+from ablations.metrics.register import register
 
 _TINY = "the tiny world alone, at its own 64 px"
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ablations.metrics.base import UNBOUNDED, Inputs, Metric, MetricError, register
+from ablations.metrics.base import UNBOUNDED, Inputs, Metric, MetricError
 from ablations.metrics.image_quality import create_quietly
+from ablations.metrics.register import register
 from ablations.metrics.weights import path_of
 
 _LICENCE = "pyiqa: PolyForm Noncommercial 1.0.0"
@@ -181,7 +182,7 @@ def score(name: str, inputs: Inputs) -> np.ndarray:
 
 @functools.cache
 def _model(name: str, folder: Path | None, device: str) -> Any:
-    from ablations.metrics.base import metric_named
+    from ablations.metrics.register import metric_named
 
     recipe = _RECIPES[name]
     files = {file: path_of(file, folder) for file in metric_named(name).weights}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ablations.errors import UserError, one_line
+from ablations.runtime.errors import UserError, one_line
 
 _PYIQA_LICENCE = "CC BY-NC-SA 4.0 (pyiqa's weights)"
 _BLOCK = 1 << 20
@@ -173,7 +173,7 @@ def fetch(
     Raises FetchError where it cannot be reached, breaks off, or is not what was published; RunFolderError where it cannot be written.
     """
     # Not at the top: it reads the config's declarations, which name this package.
-    from ablations.run_folder import whole_file
+    from ablations.runtime.files import whole_file
 
     file = WEIGHTS[name]
     origin = str(source / name) if source else file.url

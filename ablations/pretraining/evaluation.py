@@ -10,9 +10,9 @@ from PIL import Image
 
 from ablations.metrics.fidelity import fidelity
 from ablations.metrics.word_oracle import words_seen
-from ablations.statistics import paired_difference
+from ablations.reporting.statistics import paired_difference
 from datamodules.tiny_world.grammar import coarse_prompts, draw_split
-from lightning_modules.backbones import Backbones
+from lightning_modules.backbones.backbones import Backbones
 
 STEPS, GUIDANCE = 15, 7.0
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.errors import one_line
 from ablations.reporting.collect import Collection, Section, collect
 from ablations.reporting.tables import CONDITIONS_ID, ReportTable, tables_of
 from ablations.reporting.verdicts import Verdict, verdicts_of
+from ablations.runtime.errors import one_line
 
 STATISTICS_NOTE = (
     "Differences are row minus reference, paired by seed and prompt; candidates are averaged, and prompts with equal text are one unit. "

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from ablations.config import KEYS, Config, from_flat_dict, to_flat_dict
-from ablations.config_parsing import Scalar
-from ablations.errors import RunFolderError, UserError, one_line
+from ablations.config.parsing import Scalar
 from ablations.reporting.columns import STYLE_ENTROPY, STYLE_SEEN
-from ablations.run_folder import RunFolder, read_run
-from ablations.statistics import shannon_entropy_bits
+from ablations.reporting.statistics import shannon_entropy_bits
+from ablations.results.run_folder import RunFolder, read_run
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 SCORE_COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value")
 # The one "prompt" of a metric that has a single value per seed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ablations.metrics.base import all_metrics
+from ablations.metrics.register import all_metrics
 
 TINY_IMAGE_SIZE = 64
 QUALITY, DIVERSITY = "quality", "diversity"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.diversity_grid import split_new_words
+from ablations.figures.new_words import split_new_words
 from ablations.reporting.collect import Cell, Section
 from ablations.reporting.layouts import LAYOUTS, Family, families
 

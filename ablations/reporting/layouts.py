@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ablations.config import KEYS
-from ablations.config_parsing import Scalar, show
+from ablations.config.parsing import Scalar, show
 from ablations.reporting.collect import Cell
 
 Settings = Mapping[str, Scalar]

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.errors import UserError
 from ablations.reporting import tidy
 from ablations.reporting.assembly import Report, all_tables
 from ablations.reporting.writing import Written
-from ablations.tracking import Tracker, _has_login, resolve_mode
+from ablations.results.tracking import Tracker, _has_login, resolve_mode
+from ablations.runtime.errors import UserError
 
 ARTIFACT, ARTIFACT_TYPE = "ablation-report", "report"
 

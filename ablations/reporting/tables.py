@@ -14,7 +14,7 @@ from ablations.reporting.collect import Cell, Section
 from ablations.reporting.columns import DIVERSITY, QUALITY, SHARED_NOISE, STYLE_ENTROPY, Column, columns_of
 from ablations.reporting.formats import ABSENT, sample_size
 from ablations.reporting.layouts import LAYOUTS, Family, Layout, families, held_fixed, is_full
-from ablations.statistics import MIN_SEEDS, RECOMMENDED_SEEDS, Difference, holm, paired_difference
+from ablations.reporting.statistics import MIN_SEEDS, RECOMMENDED_SEEDS, Difference, holm, paired_difference
 
 CONDITION_TITLES = {
     "coarse": "coarse prompt",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.errors import UserError
 from ablations.reporting import charts, curves_pdf, latex, markdown, page, tidy
 from ablations.reporting.assembly import Report
-from ablations.run_folder import whole_file, write_atomically
+from ablations.runtime.errors import UserError
+from ablations.runtime.files import whole_file, write_atomically
 
 MARKDOWN, PAGE, DOCUMENT = "report.md", "report.html", "report.tex"
 

@@ -12,35 +12,21 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from ablations.config import Config, parse
-from ablations.config_parsing import Scalar, show
-from ablations.config_parsing import logger as parsing_logger
-from ablations.errors import RunFolderError, UserError
-from ablations.run_folder import RunFolder, write_json
+from ablations.config.parsing import Scalar, show
+from ablations.config.parsing import logger as parsing_logger
+from ablations.results.run_folder import RunFolder
+from ablations.runtime.errors import RunFolderError, UserError
+from ablations.runtime.files import write_json
+from ablations.sweeping.cell import Cell
 from ablations.sweeping.sweep_file import SweepFile, digest_of
 
 # So many combinations of a search's lists and range ends are tried out beforehand.
 _MOST_CORNERS = 256
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a sweep: its place in it from 0, its config and folder, and the values of the swept keys."""
-
-    number: int
-    config: Config
-    folder: RunFolder
-    swept: Mapping[str, Scalar]
-
-    @property
-    def label(self) -> str:
-        """The swept keys and their values, as one would type them."""
-        return " ".join(f"{name}={show(value)}" for name, value in self.swept.items())
 
 
 class Grid:

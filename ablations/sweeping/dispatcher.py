@@ -10,9 +10,9 @@ import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from ablations.errors import RunFolderError
-from ablations.sweeping.cells import Cell
-from ablations.trained_run import FINAL_CHECKPOINT
+from ablations.results.trained_run import FINAL_CHECKPOINT
+from ablations.runtime.errors import RunFolderError
+from ablations.sweeping.cell import Cell
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ablations.config import KEYS, Config, to_flat_dict
-from ablations.run_folder import library_versions, read_run, write_json
-from ablations.sweeping.cells import Cell
+from ablations.results.provenance import library_versions
+from ablations.results.run_folder import read_run
+from ablations.runtime.files import write_json
+from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import is_trained
 
 # Keys of a training that change what it learns and not what it costs.

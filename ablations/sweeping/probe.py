@@ -20,17 +20,21 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from ablations import evaluation, scoring
-from ablations.cell import build_data, build_module, device_of
+from ablations.cell.drawing.draw import draw_texts
+from ablations.cell.loading.data import build_data
+from ablations.cell.loading.device import device_of
+from ablations.cell.loading.module import build_module
+from ablations.cell.refining.keys import image_seed, prompt_seed
+from ablations.cell.refining.refine import refine_settings
+from ablations.cell.shared import Workshop
+from ablations.cell.training.fit import make_trainer, total_steps
 from ablations.config import Config
-from ablations.evaluation import Drawing
-from ablations.run_folder import RunFolder
+from ablations.results.prompts_and_scores import Drawing
+from ablations.results.run_folder import RunFolder
 from ablations.sweeping.forecast import EvaluationCosts, TrainingCosts
-from ablations.training import make_trainer, total_steps
-from ablations.workshop import Workshop
 from datamodules.batches import ImagesInOrder, stack_images
 from datamodules.cfp import CFPDataModule
-from lightning_modules.backbones import Backbones
+from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 _STEPS, _PICTURES_ENCODED, _PROMPTS, _SAMPLING_STEPS = 6, 16, 16, 2
@@ -149,19 +153,19 @@ def probe_evaluation(config: Config, workshop: Workshop, scratch: Path) -> Evalu
     prompts = data.eval_prompts("test", min(e.num_prompts, _PROMPTS), e.coarse_length)
     module.to(device).eval()
     coarse = [prompt.coarse_prompt for prompt in prompts]
-    settings = evaluation.refine_settings(config.prompt_len, e, "rewrite")
-    keys = [(evaluation.prompt_seed(config.seed, prompt.prompt_id, 0),) for prompt in prompts]
+    settings = refine_settings(config.prompt_len, e, "rewrite")
+    keys = [(prompt_seed(config.seed, prompt.prompt_id, 0),) for prompt in prompts]
     module.refine(coarse[:1], keys[:1], settings)
     written = []
     refine_seconds = _seconds(device, lambda: written.extend(module.refine(coarse, keys, settings)))
     tokens = 1 + max(refinement.num_new_tokens for refinement in written)
 
     texts = [coarse[i % len(coarse)] for i in range(e.batch_size)]
-    seeds = [evaluation.image_seed(config.seed, i, 0) for i in range(e.batch_size)]
+    seeds = [image_seed(config.seed, i, 0) for i in range(e.batch_size)]
 
     def draw(steps: int) -> np.ndarray:
         options = {"steps": steps, "guidance_scale": e.guidance_scale, "batch_size": e.batch_size}
-        return evaluation.draw_texts(backbones, backbones.text_encoder, texts, seeds, **options)
+        return draw_texts(backbones, backbones.text_encoder, texts, seeds, **options)
 
     draw(1)
     one = _seconds(device, lambda: draw(1))
@@ -182,7 +186,7 @@ def probe_evaluation(config: Config, workshop: Workshop, scratch: Path) -> Evalu
     stacked = np.stack(pictures)
 
     def score() -> None:
-        scoring.score(backbones, prompts, drawings, stacked, lambda line: None, lambda: None)
+        score(backbones, prompts, drawings, stacked, lambda line: None, lambda: None)
 
     score()
     score_seconds = _seconds(device, score) / len(pictures)

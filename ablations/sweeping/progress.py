@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from rich.progress import Progress
 from rich.table import Table
 
-from ablations.config_parsing import show
-from ablations.console import Console
-from ablations.run_folder import write_atomically, write_json
-from ablations.sweeping.cells import Cell
+from ablations.config.parsing import show
+from ablations.runtime.console import Console
+from ablations.runtime.files import write_atomically, write_json
+from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import Cells, Dispatcher, Outcome, is_trained
 from ablations.sweeping.sweep_file import SweepFile
 

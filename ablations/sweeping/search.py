@@ -13,11 +13,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablations.config import KEYS
-from ablations.config_parsing import Scalar
-from ablations.errors import UserError
-from ablations.sweeping.cells import Cell
+from ablations.config.parsing import Scalar
+from ablations.results.tracking import flatten
+from ablations.runtime.errors import UserError
+from ablations.sweeping.cell import Cell
 from ablations.sweeping.sweep_file import Parameter, SweepFile
-from ablations.tracking import flatten
 
 # Cells that are drawn at random before TPE learns from results. Optuna's 10 would be most of a sweep here.
 STARTUP_CELLS = 5

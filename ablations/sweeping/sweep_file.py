@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from ablations.config import KEYS
-from ablations.config_parsing import Key, Scalar, convert, read_command_line, require_known, show
-from ablations.errors import UserError
+from ablations.config.parsing import Key, Scalar, convert, read_command_line, require_known, show
+from ablations.runtime.errors import UserError
 
 METHODS = ("grid", "random", "bayes")
 RANGES = ("int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values", "q_log_uniform_values")

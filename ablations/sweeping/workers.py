@@ -22,15 +22,15 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from ablations.config import Config, from_flat_dict, to_flat_dict
-from ablations.errors import RunFolderError, UserError, one_line
-from ablations.run_folder import CellBusy, is_finished
-from ablations.stopping import Preempted, StopRequest
-from ablations.sweeping.cells import Cell
+from ablations.results.run_folder import CellBusy, is_finished
+from ablations.runtime.errors import RunFolderError, UserError, one_line
+from ablations.runtime.stopping import Preempted, StopRequest
+from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import Dispatcher, Outcome
 from ablations.sweeping.progress import RelayConsole, SweepProgress
 
 if TYPE_CHECKING:
-    from ablations.workshop import Workshop
+    from ablations.cell.shared import Workshop
 
 # Seconds between looks at cells that other processes run.
 POLL_SECONDS = 1.0
@@ -40,7 +40,7 @@ _STOP_SECONDS = 60.0
 
 def run_one(config: Config, stop: StopRequest, workshop: Workshop, say: Callable[[str], None]) -> tuple[Outcome, str]:
     """Run a cell; returns how it ended, and the traceback of an unexpected failure. Raises Preempted alone."""
-    from ablations.cell import run_cell
+    from ablations.cell.cell import run_cell
 
     started = time.monotonic()
     try:
@@ -76,10 +76,10 @@ def run_here(dispatcher: Dispatcher, progress: SweepProgress, stop: StopRequest)
 
 def _open_workshop(say: Callable[[str], None]) -> Workshop:
     say("loading libraries (some seconds)")
-    from ablations.quiet import quiet_libraries
+    from ablations.runtime.quiet_libraries import quiet_libraries
 
     quiet_libraries()
-    from ablations.workshop import Workshop
+    from ablations.cell.shared import Workshop
 
     return Workshop()
 

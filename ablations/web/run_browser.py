@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ablations.diversity_grid import split_new_words
-from ablations.errors import UserError, one_line
+from ablations.figures.new_words import split_new_words
+from ablations.runtime.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd

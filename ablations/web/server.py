@@ -24,13 +24,13 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from ablations.errors import RunFolderError, UserError, one_line
-from ablations.refining.session import RefiningSettings
+from ablations.refiner.session import RefiningSettings
+from ablations.runtime.errors import RunFolderError, UserError, one_line
 from ablations.web.run_browser import NoSuchPicture, RunBrowser
 from ablations.web.sessions import OutdatedTab, RefiningSessions, UnknownTab
 
 if TYPE_CHECKING:
-    from ablations.prompt_refiner import PromptRefiner
+    from ablations.refiner.prompt_refiner import PromptRefiner
 
 _FOLDER = Path(__file__).parent
 MAX_BODY_BYTES = 256 * 1024

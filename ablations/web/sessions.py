@@ -13,14 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablations.diversity_grid import TINY_WORLD_NOTE, split_new_words
-from ablations.errors import UserError
-from ablations.refining.session import RefiningSession, RefiningSettings, Step
+from ablations.config.scope import TINY_WORLD_NOTE
+from ablations.figures.new_words import split_new_words
+from ablations.refiner.session import RefiningSession, RefiningSettings, Step
+from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ablations.prompt_refiner import PromptRefiner, RefinedPrompt
+    from ablations.refiner.prompt_refiner import PromptRefiner, RefinedPrompt
 
 # Tabs that are remembered, those used least recently being forgotten first; and pictures, which any tab may ask for again.
 MAX_TABS, MAX_PICTURES = 200, 512

@@ -1,0 +1,1 @@
+"""Studies of finished runs: alignment, prompt lengths, the refiner against its controls."""

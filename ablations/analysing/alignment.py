@@ -1,0 +1,296 @@
+"""How close E_T(T_C) comes to the frozen encoder's features of the fine prompt, before and after training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.results.trained_run import TrainedRun, find_trained_run
+from ablations.runtime.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ablations.runtime.console import Console
+    from lightning_modules.backbones.backbones import Backbones
+    from lightning_modules.text_encoder import FineGrainedTextEncoder
+
+MEASURES = {"pooled": "pooled features", "states": "text states"}
+
+
+AGAINST = {"own": "its own fine prompt", "other": "another fine prompt (control)", "own - other": "own - other (specific)"}
+
+
+_AT_ONCE = 32
+
+
+_COLOURS = {"own": "#0a607a", "other": "#8a8f9b"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An evaluation prompt, coarse and fine."""
+
+    coarse: str
+    fine: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure against one kind of fine prompt: means, and the paired difference trained - step 0.
+
+    `low` and `high` are the 95% interval, None where there is none; `note` says what it covers, or why it is missing.
+    """
+
+    measure: str
+    against: str
+    step0: float
+    trained: float
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    num_seeds: int
+    num_prompts: int
+    note: str
+
+
+def cosines(encoder: FineGrainedTextEncoder, backbones: Backbones, coarse: Sequence[str], fine: Sequence[str]) -> dict[str, np.ndarray]:
+    """Cosines between an encoder's features of coarse prompts and the frozen encoder's features of as many fine ones, float64 (N,) each.
+
+    "pooled" and "states", as this file's head defines them. Texts beyond the encoder's positions are cut, as everywhere. Raises
+    ValueError where there are not as many fine as coarse prompts.
+    """
+    import numpy as np
+    import torch
+    from torch.nn.functional import cosine_similarity
+
+    from lightning_modules.text_encoder import text_mask
+
+    if len(coarse) != len(fine):
+        raise ValueError(f"{len(coarse)} coarse but {len(fine)} fine prompts")
+    device = encoder.positional_embedding.device
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
+    for start in range(0, len(coarse), _AT_ONCE):
+        coarse_BS = backbones.tokenize(list(coarse[start : start + _AT_ONCE])).to(device)
+        fine_BS = backbones.tokenize(list(fine[start : start + _AT_ONCE])).to(device)
+        with torch.inference_mode():
+            own, target = encoder(coarse_BS), backbones.text_encoder(fine_BS)
+            pooled_B = cosine_similarity(own.pooled_BE.double(), target.pooled_BE.double(), dim=-1)
+            states_BS = cosine_similarity(own.states_BSD.double(), target.states_BSD.double(), dim=-1)
+            mask_BS = text_mask(fine_BS)
+            states_B = (states_BS * mask_BS).sum(dim=1) / mask_BS.sum(dim=1)
+        for name, values_B in (("pooled", pooled_B), ("states", states_B)):
+            parts[name].append(values_B.cpu().numpy())
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def aligned(encoder: FineGrainedTextEncoder, backbones: Backbones, pairs: Sequence[Pair]) -> dict[tuple[str, str], np.ndarray]:
+    """`cosines` of every prompt, by (measure, against), float64 (N,): with its own fine prompt, with another's, and their difference.
+
+    The other fine prompt is that of the next coarse prompt, cyclically, that is another text; where all are the same there is no control.
+    """
+    from ablations.cell.refining.refine import shuffled_prompts
+
+    coarse, fine = [pair.coarse for pair in pairs], [pair.fine for pair in pairs]
+    found = {(name, "own"): values for name, values in cosines(encoder, backbones, coarse, fine).items()}
+    fine_of = {pair.coarse: pair.fine for pair in pairs}
+    others = shuffled_prompts(coarse)
+    if others is not None:
+        found |= {(name, "other"): v for name, v in cosines(encoder, backbones, coarse, [fine_of[text] for text in others]).items()}
+        found |= {(name, "own - other"): found[name, "own"] - found[name, "other"] for name in MEASURES}
+    return found
+
+
+def compare(
+    step0: Sequence[dict[tuple[str, str], np.ndarray]], trained: Sequence[dict[tuple[str, str], np.ndarray]], coarse: Sequence[str]
+) -> list[Comparison]:
+    """What training changed, for every measure: `step0` and `trained` are `aligned` of each seed, over the coarse prompts `coarse`.
+
+    Prompts of equal text are averaged first: they are one unit.
+    """
+    import numpy as np
+
+    from ablations.reporting.statistics import MIN_SEEDS, average_equal_prompts, paired_difference
+
+    comparisons = []
+    for key in trained[0]:
+        before_SP, after_SP = (average_equal_prompts(np.stack([one[key] for one in seeds]), coarse)[0] for seeds in (step0, trained))
+        num_seeds, num_prompts = after_SP.shape
+        difference, low, high, p_value, note = float((after_SP - before_SP).mean()), None, None, None, ""
+        if 1 < num_seeds < MIN_SEEDS:
+            note = f"{num_seeds} seeds: no interval below {MIN_SEEDS}"
+        elif after_SP.size < 2:
+            note = "one seed and one prompt: no interval"
+        else:
+            found = paired_difference(after_SP, before_SP)
+            low, high, p_value, note = found.low, found.high, found.p_value, found.note
+        means = float(before_SP.mean()), float(after_SP.mean())
+        comparisons.append(Comparison(*key, *means, difference, low, high, p_value, num_seeds, num_prompts, note))
+    return comparisons
+
+
+def find_runs(folders: Sequence[Path]) -> list[TrainedRun]:
+    """The trained runs of one arm by seed; an arm's folder stands for all of its runs.
+
+    Raises UserError for what is no trained run, for a seed that is there twice, and for runs that cannot be pooled.
+    """
+    runs: list[TrainedRun] = []
+    for folder in folders:
+        seeds = [] if (folder / "run.json").exists() else sorted(path.parent for path in folder.glob("seed-*/run.json"))
+        runs += [find_trained_run(seed) for seed in seeds or [folder]]
+    first = runs[0]
+    for run in runs[1:]:
+        if run.run["arm"] != first.run["arm"]:
+            raise UserError(f"{run} is of another arm than {first}: only seeds of one arm are pooled")
+        if run.run.get("digests") != first.run.get("digests"):
+            raise UserError(f"{run} was made from other data or weights than {first}: run one of them again with force=true")
+    seeds_seen = [run.config.seed for run in runs]
+    if len(set(seeds_seen)) < len(seeds_seen):
+        raise UserError(f"the same seed is there twice among {', '.join(map(str, runs))}: give each run once")
+    return sorted(runs, key=lambda run: run.config.seed)
+
+
+def evaluated_pairs(run: TrainedRun) -> list[Pair]:
+    """The prompts that a run was evaluated on. Raises UserError where it was not."""
+    path = run.folder / "prompts.jsonl"
+    if not path.is_file():
+        raise UserError(f"{run} was not evaluated, so it has no prompts of its own: give --num-prompts N")
+    pairs: dict[int, Pair] = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            drawing = json.loads(line)
+            if drawing["condition"] == "fine":
+                pairs[drawing["prompt_id"]] = Pair(drawing["coarse"], drawing["refined"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not readable ({one_line(error)}): give --num-prompts N, or run the cell again") from error
+    if not pairs:
+        raise UserError(f"{path} holds no fine prompt: give --num-prompts N")
+    return [pairs[prompt_id] for prompt_id in sorted(pairs)]
+
+
+def held_out_pairs(run: TrainedRun, module: Any, backbones: Backbones, count: int, console: Console) -> list[Pair]:
+    """The first `count` held-out prompts of the run's data, at its coarse length. Raises UserError where the data has no such."""
+    from ablations.cell.loading.data import build_data
+    from ablations.results.run_folder import RunFolder
+
+    data = build_data(run.config, RunFolder(run.config), backbones, module, console.say)
+    data.manifest_path = None  # the run's own stays as it is
+    try:
+        prompts = data.eval_prompts("test", count, run.config.eval.coarse_length)
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from error
+    return [Pair(prompt.coarse_prompt, prompt.fine_prompt) for prompt in prompts]
+
+
+def measure(
+    runs: Sequence[TrainedRun], num_prompts: int | None, console: Console, backbones: Backbones | None = None
+) -> tuple[list[Pair], list[dict], list[dict]]:
+    """The prompts, and `aligned` of every run at step 0 and after training. `backbones`: networks that are loaded already.
+
+    Raises UserError as `find_runs`, `evaluated_pairs` and `PromptRefiner.from_run` do.
+    """
+    from ablations.refiner.prompt_refiner import PromptRefiner
+
+    pairs = None if num_prompts is not None else evaluated_pairs(runs[0])
+    for run in runs[1:] if pairs is not None else ():
+        if evaluated_pairs(run) != pairs:
+            raise UserError(f"{run} was evaluated on other prompts than {runs[0]}: give --num-prompts N, which is the same for all")
+    step0, trained = [], []
+    for run in console.track(runs, len(runs), "reading with the trained encoders"):
+        refiner = PromptRefiner.from_run(run.folder, backbones)
+        backbones = refiner.backbones
+        if pairs is None:
+            assert num_prompts is not None
+            pairs = held_out_pairs(run, refiner.module, backbones, num_prompts, console)
+        # E_T starts as a copy of the frozen encoder, in every seed.
+        step0.append(step0[0] if step0 else aligned(backbones.text_encoder, backbones, pairs))
+        trained.append(aligned(refiner.module.text_encoder, backbones, pairs))
+    assert pairs is not None
+    return pairs, step0, trained
+
+
+def content_of(
+    runs: Sequence[TrainedRun], pairs: Sequence[Pair], step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]
+) -> dict:
+    """What alignment.json holds."""
+    rows = []
+    for run, before, after in zip(runs, step0, trained, strict=True):
+        for i, pair in enumerate(pairs):
+            row = {"seed": run.config.seed, "coarse": pair.coarse, "fine": pair.fine}
+            for measured, against in after:
+                key = (measured, against)
+                row[f"{measured}, {against}"] = {"step0": float(before[key][i]), "trained": float(after[key][i])}
+            rows.append(row)
+    return {
+        "arm": runs[0].run["arm"],
+        "profile": runs[0].config.profile,
+        "seeds": [run.config.seed for run in runs],
+        "num_prompts": len(pairs),
+        "num_distinct_coarse_prompts": comparisons[0].num_prompts,
+        "definition": "cosine between E_T's features of the coarse prompt and the frozen encoder's features of a fine prompt; "
+        "differences are trained - step 0, paired, with 95% intervals",
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "prompts": rows,
+    }
+
+
+def table_of(title: str, comparisons: Sequence[Comparison]):
+    """The table that is printed; * marks an interval that excludes 0."""
+    from rich.table import Table
+
+    table = Table("features", "against", "step 0", "trained", "difference", "95% interval", title=title, title_justify="left")
+    for c in comparisons:
+        interval = "" if c.low is None else f"[{c.low:+.4f}, {c.high:+.4f}]" + (" *" if c.low > 0 or c.high < 0 else "")
+        table.add_row(MEASURES[c.measure], AGAINST[c.against], f"{c.step0:.4f}", f"{c.trained:.4f}", f"{c.difference:+.4f}", interval)
+    return table
+
+
+def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]) -> None:
+    """A panel for each measure: a thin line for every prompt and seed, a thick one for the mean as compared, the control in grey."""
+    import matplotlib
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from ablations.runtime.files import whole_file
+
+    style = {
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "axes.edgecolor": "#b9b5ab",
+        "text.color": "#1c1e24",
+        "axes.labelcolor": "#5c606a",
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(8, 4.2), dpi=120, facecolor="#faf9f6", layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+        figure.suptitle(title, x=0.02, ha="left", fontsize=10, color="#5c606a", parse_math=False)
+        for place, (measured, heading) in enumerate(MEASURES.items(), start=1):
+            axes = figure.add_subplot(1, 2, place)
+            for against in ("other", "own"):
+                if (measured, against) not in trained[0]:
+                    continue
+                before_N, after_N = (np.concatenate([one[measured, against] for one in seeds]) for seeds in (step0, trained))
+                faint = min(0.5, 6 / len(after_N) + 0.04)
+                axes.plot([0, 1], np.stack([before_N, after_N]), color=_COLOURS[against], alpha=faint, linewidth=0.8)
+                means = next([c.step0, c.trained] for c in comparisons if (c.measure, c.against) == (measured, against))
+                label = f"{AGAINST[against]}: {means[0]:.3f} to {means[1]:.3f}"
+                dashes = "-" if against == "own" else "--"
+                axes.plot([0, 1], means, color=_COLOURS[against], linewidth=2.6, marker="o", linestyle=dashes, label=label)
+            axes.set_title(f"Cosine of {heading}", loc="left", fontsize=11, fontweight="bold")
+            axes.set_xticks([0, 1], ["step 0", "trained"])
+            axes.set_xlim(-0.12, 1.12)
+            axes.grid(axis="y", color="#e2dfd8", linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.set_facecolor("#ffffff")
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(colors="#5c606a", length=3)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8.5, frameon=False)
+        with whole_file(path) as aside:
+            # Without the software entry, the bytes do not name matplotlib's version.
+            canvas.print_png(str(aside), metadata={"Software": None})

@@ -1,0 +1,1 @@
+"""Stage 4 of a cell: pictures of texts."""

@@ -1,0 +1,1 @@
+"""Stage 1 of a cell: networks and data."""

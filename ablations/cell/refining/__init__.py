@@ -1,0 +1,1 @@
+"""Stage 3 of a cell: every evaluation prompt under every condition."""

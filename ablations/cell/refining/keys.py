@@ -1,0 +1,22 @@
+"""The keys of an evaluation's chance: token sampling and image noise are functions of seed, prompt and candidate."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_PROMPT_TAG, _IMAGE_TAG = 0x50, 0x51
+
+
+def _key(*parts: int) -> int:
+    """A 63-bit seed that is a function of the integers alone."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def prompt_seed(seed: int, prompt_id: int, candidate: int) -> int:
+    """The key of a candidate's token sampling."""
+    return _key(seed, prompt_id, candidate, _PROMPT_TAG)
+
+
+def image_seed(seed: int, prompt_id: int, candidate: int) -> int:
+    """The key of a candidate's image noise; the same for every condition."""
+    return _key(seed, prompt_id, candidate, _IMAGE_TAG)

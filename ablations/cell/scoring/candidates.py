@@ -1,0 +1,47 @@
+"""Diversity: scores of the candidates of one prompt together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from ablations.cell.scoring.score_store import ScoreStore
+from ablations.metrics import diversity
+from ablations.results.prompts_and_scores import Drawing
+
+# Conditions whose candidates are compared with one another. The coarse prompt redrawn is the floor: what image noise alone does.
+DIVERSITY_CONDITIONS = ("coarse", "plug_in", "refined", "refined_shared_noise", "rewrite")
+
+
+def diversity_rows(
+    drawings: Sequence[Drawing], images: np.ndarray, embeddings: np.ndarray, keys: Sequence[str], store: ScoreStore
+) -> list[tuple]:
+    groups: dict[tuple[int, str], list[int]] = {}
+    for i, drawing in enumerate(drawings):
+        if drawing.condition in DIVERSITY_CONDITIONS:
+            groups.setdefault((drawing.prompt_id, drawing.condition), []).append(i)
+    groups = {group: members for group, members in groups.items() if len(members) > 1}
+    if not groups:
+        return []
+    sets = list(groups.values())
+    set_keys = [hashlib.sha256(" ".join(keys[i] for i in members).encode()).hexdigest()[:32] for members in sets]
+    st_lpips = store.remember("st_lpips", set_keys, lambda positions: np.array([diversity.st_lpips(images[sets[i]]) for i in positions]))
+    rows = []
+    for ((prompt_id, condition), members), distance in zip(groups.items(), st_lpips[:, 0], strict=True):
+        texts = [drawings[i].text for i in members]
+        scores = {
+            "st_lpips": distance,
+            "clip_distance": diversity.clip_distance(embeddings[members]),
+            "vendi": diversity.vendi(embeddings[members]),
+        }
+        # Texts of one word have no pairs of words: such a set has no value, rather than a made-up one.
+        lengths = [len(diversity.words(text)) for text in texts]
+        scores |= {f"distinct_{n}": diversity.distinct_n(texts, n) for n in (1, 2) if max(lengths) >= n}
+        if min(lengths) >= 2:
+            scores["vendi_texts"] = diversity.vendi_texts(texts)
+        if min(lengths) >= 1:
+            scores["self_bleu"] = diversity.self_bleu(texts)
+        rows += [(prompt_id, condition, -1, name, float(value), -1, "") for name, value in scores.items()]
+    return rows

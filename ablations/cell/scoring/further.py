@@ -1,0 +1,96 @@
+"""The metrics that `eval.metrics` asks for beyond those of every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ablations.cell.scoring.score_store import ScoreStore
+from ablations.config import Config
+from ablations.metrics.base import Metric, MetricError
+from ablations.metrics.register import Required, require
+from ablations.metrics.weights import weights_folder
+from ablations.results.made_by import full_batches
+from ablations.results.prompts_and_scores import Drawing
+from ablations.runtime.errors import UserError
+
+# In place of a prompt's number: a value of all pictures of a condition together.
+WHOLE_SET = -1
+
+
+@dataclass(frozen=True)
+class FurtherMetrics:
+    """The metrics that eval.metrics asks for: what `metrics.base.require` gave, eval.missing_metrics, and where weights lie."""
+
+    required: Required
+    missing: str = "error"
+    folder: Path | None = None
+
+
+def further_metrics(config: Config) -> FurtherMetrics | None:
+    """What eval.metrics asks for, if anything. Raises UserError where some cannot be computed and are not to be skipped."""
+    if not config.eval.metrics:
+        return None
+    folder = weights_folder(config.eval.metrics_dir)
+    required = require(config.eval.metrics.split(","), config.eval.missing_metrics, folder, config.data.image_size)
+    return FurtherMetrics(required, config.eval.missing_metrics, folder)
+
+
+def further_rows(
+    further: FurtherMetrics,
+    scored: set[str],
+    drawings: Sequence[Drawing],
+    images: np.ndarray,
+    keys: Sequence[str],
+    store: ScoreStore,
+    device: str,
+    say: Callable[[str], None],
+    check: Callable[[], None],
+) -> tuple[list[tuple], dict[str, str]]:
+    """Rows of the metrics that were asked for beyond those that are `scored` in any case, and why there are none of some."""
+    rows: list[tuple] = []
+    unavailable = dict(further.required.unavailable)
+    for metric in further.required.available:
+        if metric.name in scored:
+            continue
+        say(f"scoring: {metric.title}")
+        try:
+            rows += _rows_of(metric, further.folder, drawings, images, keys, store, device)
+        except MetricError as error:
+            if further.missing == "error":
+                raise UserError(
+                    f"{error}. Leave it out of eval.metrics, or set eval.missing_metrics=skip; what was trained, drawn and scored is kept"
+                ) from error
+            unavailable[metric.name] = str(error)
+        check()
+    return rows, unavailable
+
+
+def _rows_of(
+    metric: Metric,
+    folder: Path | None,
+    drawings: Sequence[Drawing],
+    images: np.ndarray,
+    keys: Sequence[str],
+    store: ScoreStore,
+    device: str,
+) -> list[tuple]:
+    def compute(positions: np.ndarray) -> np.ndarray:
+        batches = full_batches(images[positions], metric.at_once(images))
+        return np.concatenate([metric.compute(part, device=device, folder=folder)[:count] for part, count in batches])
+
+    values = store.remember(metric.key(folder), keys, compute)
+    if metric.together is None:
+        column = values[:, 0]
+        return [
+            (d.prompt_id, d.condition, d.candidate, metric.name, float(v), d.image_seed, d.image)
+            for d, v in zip(drawings, column, strict=True)
+        ]
+    conditions = np.array([drawing.condition for drawing in drawings])
+    return [
+        (WHOLE_SET, condition, -1, metric.name, metric.together(values[conditions == condition]), -1, "")
+        for condition in dict.fromkeys(conditions.tolist())
+    ]

@@ -1,0 +1,231 @@
+"""Lightning's fit around one arm: progress, curves, checkpoints, and the stop at a signal."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from ablations.cell.training.place import Place
+from ablations.cell.training.process_group import JoinedDDP, Plan
+from ablations.config import Config
+from ablations.results.run_folder import RunFolder
+from ablations.results.tracking import Tracker
+from ablations.runtime.console import Console
+from ablations.runtime.files import whole_file
+from ablations.runtime.stopping import Preempted, StopRequest
+from datamodules.cfp import CFPDataModule
+from lightning_modules.prompt_refiner import PromptRefinerModule
+
+FINAL, LAST, CURVES = "final.ckpt", "last.ckpt", "metrics.csv"
+
+
+class _Watch(pl.Callback):
+    """Progress, metrics.csv and W&B, checkpoints, and the stop at a signal, at the end of each optimiser step.
+
+    Of several processes, rank 0 alone writes and speaks; the logged values are those of the whole batch in all of them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        console: Console,
+        tracker: Tracker,
+        stop: StopRequest,
+        total_steps: int,
+        made_from: dict[str, str],
+    ):
+        self._config, self._folder, self._console, self._tracker, self._stop = config, folder, console, tracker, stop
+        self._total, self._made_from = total_steps, made_from
+        self._rows: list[dict[str, float]] = []
+        self._sums: dict[str, float] = {}
+        self._seen, self._parts = -1, 0
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["made_from"] = self._made_from
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._stop.reclaim()
+        self._first = self._seen = trainer.global_step
+        curves = self._folder.training_path / CURVES
+        self._rows = [row for row in read_curves(curves) if row["step"] <= self._first]
+        self._started = time.monotonic()
+        self._progress = self._console.progress() if self._console.mode == "bar" else None
+        if self._progress is not None:
+            self._progress.start()
+            self._task = self._progress.add_task("training", total=self._total, completed=self._first, note="")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_index: int) -> None:
+        for name, value in trainer.callback_metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._parts += 1
+        step = trainer.global_step
+        if step == self._seen:  # a micro-batch of an accumulated step
+            return
+        self._seen = step
+        values = {name: total / self._parts for name, total in self._sums.items()}
+        self._sums, self._parts = {}, 0
+        # A signal may have reached some of the processes only, and may come while this is being decided: it is decided once, for all.
+        stopping = self._stop.requested
+        if trainer.world_size > 1:
+            stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
+        if stopping:
+            self._stop.requested = True
+        if step % self._config.train.log_every == 0 or step == self._total:
+            self._report(values, step)
+        if step == self._total:
+            self._save(trainer, FINAL)
+            if trainer.is_global_zero:
+                (self._folder.checkpoints / LAST).unlink(missing_ok=True)
+        elif step % self._config.train.checkpoint_every == 0 or stopping:
+            self._save(trainer, LAST)
+        if stopping:
+            self._stop.check(f"training, step {step}")
+
+    def _report(self, logged: dict[str, float], step: int) -> None:
+        self._rows.append({"step": step, **logged})
+        self._tracker.log(logged, step=step)
+        values = {name.removeprefix("train/"): value for name, value in logged.items()}
+        pace = (time.monotonic() - self._started) / (step - self._first)
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name == "loss" or name.startswith("l_"))
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, note=terms)
+        elif step % (5 * self._config.train.log_every) == 0 or step == self._total:
+            self._console.say(
+                f"training: step {step}/{self._total}  {terms}  ({pace * 1000:.0f} ms a step, {pace * (self._total - step):.0f} s left)"
+            )
+
+    def _save(self, trainer: pl.Trainer, name: str) -> None:
+        path = self._folder.checkpoints / name
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path)  # writes nothing here: Lightning wants every process to take part
+            return
+        self._write_curves()
+        with whole_file(path) as aside:
+            trainer.save_checkpoint(aside)
+
+    def _write_curves(self) -> None:
+        if self._rows:
+            write_curves(self._folder.training_path / CURVES, self._rows)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if getattr(self, "_progress", None) is not None:
+            self._progress.stop()
+
+
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        return [{name: float(value) for name, value in row.items() if value} | {"step": int(row["step"])} for row in csv.DictReader(stream)]
+
+
+def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows as CSV, whole or not at all."""
+    with whole_file(path) as aside, aside.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def total_steps(config: Config, batches_per_epoch: int) -> int:
+    """Optimiser steps of the training: the smaller of train.max_steps and what train.max_epochs come to."""
+    limits = [config.train.max_steps] if config.train.max_steps is not None else []
+    if config.train.max_epochs is not None:
+        limits.append(max(1, config.train.max_epochs * batches_per_epoch // config.train.accumulate))
+    return min(limits)
+
+
+def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root: Path, place: Place | None = None) -> pl.Trainer:
+    """Lightning's Trainer for `steps` optimiser steps, without its own logging, checkpoints and progress.
+
+    `place` is this process's among those of a DDP training, whose process group must be there; None: one device, no DDP.
+    """
+    # Lightning's hints about workers, loggers and unused features are meant for its own users.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    return pl.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices if place else 1,
+        num_nodes=config.trainer.num_nodes if place else 1,
+        strategy=JoinedDDP(place) if place else "auto",
+        precision=config.train.precision,
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.train.accumulate,
+        gradient_clip_val=config.train.grad_clip or None,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        default_root_dir=root,
+    )
+
+
+def train_beside_rank_0(
+    config: Config, place: Place, folder: RunFolder, module: PromptRefinerModule, data: CFPDataModule, plan: Plan, stop: StopRequest
+) -> None:
+    """This process's part of the training that rank 0 planned: it says, writes and tracks nothing. Its process group must be there."""
+    resume = folder.checkpoints / LAST if plan.resume else None
+    fit(config, folder, module, data, Console("none"), Tracker(), stop, plan.made_from, resume, place)
+
+
+def fit(
+    config: Config,
+    folder: RunFolder,
+    module: PromptRefinerModule,
+    data: CFPDataModule,
+    console: Console,
+    tracker: Tracker,
+    stop: StopRequest,
+    made_from: dict[str, str],
+    resume: Path | None,
+    place: Place | None,
+) -> int:
+    """Lightning's fit, from `resume` on; returns the number of steps that the training has in all."""
+    steps = total_steps(config, data.batches_per_epoch)
+    trainer = make_trainer(config, steps, [_Watch(config, folder, console, tracker, stop, steps, made_from)], folder.training_path, place)
+    # DDP waits for a gradient of every parameter in its buckets.
+    without_gradient = module.parameters_without_gradient() if place else []
+    for parameter in without_gradient:
+        parameter.requires_grad_(False)
+    try:
+        with stop.held_back("training"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            except SIGTERMException as signalled:
+                # The signal came before the first step, while Lightning's handler was still in place.
+                raise Preempted("training, before its first step") from signalled
+    finally:
+        for parameter in without_gradient:
+            parameter.requires_grad_(True)
+    return steps
+
+
+def load_trained(module: PromptRefinerModule, checkpoint: Path) -> int:
+    """Load the trained parameters of a checkpoint, all of them and no others; returns its number of steps."""
+    content = read_checkpoint(checkpoint)
+    module.on_load_checkpoint(content)
+    module.load_state_dict(content["state_dict"])
+    return int(content["global_step"])
+
+
+def read_checkpoint(checkpoint: Path) -> dict:
+    return torch.load(checkpoint, weights_only=True, map_location="cpu")

@@ -1,0 +1,163 @@
+"""One training in several processes: how they are started, meet, and end together.
+
+Rank 0 is the process that owns the cell: its lock, its files, W&B, what is printed, the evaluation. The others, its companions,
+only train. On one machine rank 0 starts them itself, for each training anew, and ends them with it; under torchrun or srun they
+were started beside it, and wait for what it decides. Lightning's own launchers fit neither: "ddp" runs the command line
+again, which in a sweep is the whole sweep, and "ddp_spawn" moves the training itself into a child, away from locks, W&B and signals.
+Lightning's DDPStrategy does the training all the same; it finds the processes already there.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from torch import distributed
+from torch.distributed import DistNetworkError, PrefixStore, Store, TCPStore
+
+from ablations.cell.training.place import Place
+from ablations.config import Config
+from ablations.runtime.errors import UserError
+
+POLL_SECONDS = 0.05
+_SAY_WAITING_EVERY_S = 60.0
+# How long processes that stand by wait for one another to form a group.
+_GROUP_TIMEOUT = timedelta(minutes=10)
+
+
+class _KnownPlace(ClusterEnvironment):
+    """Tells Lightning what it would otherwise look for; the process group is there when it asks."""
+
+    def __init__(self, place: Place):
+        super().__init__()
+        self._place = place
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        raise NotImplementedError("the process group is there already")
+
+    @property
+    def main_port(self) -> int:
+        raise NotImplementedError("the process group is there already")
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self._place.world_size
+
+    def set_world_size(self, size: int) -> None:
+        assert size == self._place.world_size
+
+    def global_rank(self) -> int:
+        return self._place.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        assert rank == self._place.rank
+
+    def local_rank(self) -> int:
+        return self._place.local_rank
+
+    def node_rank(self) -> int:
+        return self._place.node_rank
+
+
+class JoinedDDP(DDPStrategy):
+    """Lightning's DDP among processes that are there already: it starts none, and sets no threads and no variables for them."""
+
+    def __init__(self, place: Place):
+        # Nothing trained is unused (the module says so beforehand), and no buffer changes.
+        super().__init__(
+            cluster_environment=_KnownPlace(place), find_unused_parameters=False, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def _configure_launcher(self) -> None:
+        self._launcher = None
+
+
+def uses_ddp(config: Config) -> bool:
+    """Whether the config's training is Lightning's DDP."""
+    return config.trainer.devices * config.trainer.num_nodes > 1 or config.trainer.strategy == "ddp"
+
+
+def check_devices(config: Config) -> None:
+    """Raises UserError where this machine has fewer devices than trainer.devices asks for."""
+    asked, kind = config.trainer.devices, config.trainer.accelerator
+    if asked == 1 or kind == "cpu":
+        return
+    if kind != "mps" and torch.cuda.is_available():
+        if torch.cuda.device_count() < asked:
+            raise UserError(f"trainer.devices={asked}, but torch sees {torch.cuda.device_count()} CUDA device(s) on {socket.gethostname()}")
+    elif kind == "mps" or (kind == "auto" and torch.backends.mps.is_available()):
+        raise UserError(f"trainer.devices={asked}, but MPS is one device: set trainer.devices=1 or trainer.accelerator=cpu")
+
+
+class Plan(NamedTuple):
+    """What rank 0 decided: whether there is anything to train, from which data and weights, and whether from a checkpoint on."""
+
+    train: bool
+    made_from: dict[str, str]
+    resume: bool
+
+
+def wait(store: Store, keys: list[str], say: Callable[[str], None], look: Callable[[], None] = lambda: None) -> None:
+    """Wait until the keys are there, in steps, so that a signal is heard; `look` may raise for a process that was lost."""
+    waited = time.monotonic()
+    while keys and not store.check(keys):
+        look()
+        if time.monotonic() - waited > _SAY_WAITING_EVERY_S:
+            waited = time.monotonic()
+            say(f"training: still waiting for {sum(not store.check([key]) for key in keys)} process(es)")
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def one_of(config: Config, place: Place, store: Store) -> Iterator[None]:
+    """This process as a member of torch's process group."""
+    on_cuda = config.trainer.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
+    threads = torch.get_num_threads()
+    if not on_cuda and config.trainer.threads is None:
+        torch.set_num_threads(max(1, threads // config.trainer.devices))
+    distributed.init_process_group(
+        "nccl" if on_cuda else "gloo", store=PrefixStore("group", store), rank=place.rank, world_size=place.world_size
+    )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+
+
+@functools.cache
+def outside_store(place: Place) -> Store:
+    """Where the processes that torchrun or srun started meet; they wait, in steps, until rank 0 is there."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        # torchrun's own process usually keeps the store; it outlives a restart of ours, so each attempt has its own keys.
+        hosts = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    else:
+        slurm = SLURMEnvironment(auto_requeue=False)
+        host, port, hosts = slurm.main_address, slurm.main_port, place.rank == 0
+    while True:
+        try:
+            store = TCPStore(host, port, is_master=hosts, wait_for_workers=False, timeout=timedelta(seconds=5))
+            store.set_timeout(_GROUP_TIMEOUT)
+            return PrefixStore(f"ablations/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        except DistNetworkError:
+            if hosts:
+                raise
+            time.sleep(1.0)

@@ -1,0 +1,163 @@
+"""The config of a cell: every key, what it may be, and the names that follow from it.
+
+A key is declared once, in `config_keys`, with its default, kind, help, profile values and constraint; validation, `--help` and the
+digests are generated from that. Layers, later ones win: defaults < profile < YAML (`config=FILE`) < command line `key=value`. Imports
+no heavy library, so that a mistake is reported at once.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ablations.config.keys import Config
+from ablations.config.parsing import (
+    UNSET,
+    Key,
+    Scalar,
+    convert,
+    keys_of,
+    nest,
+    read_command_line,
+    read_yaml,
+    require_known,
+    show,
+    warn_of_no_effect,
+)
+from ablations.config.presets import NAMED_ABLATIONS, REHEARSAL
+from ablations.runtime.errors import UserError
+
+KEYS: dict[str, Key] = keys_of(Config)
+
+
+def parse(argv: list[str]) -> Config:
+    """The config that the arguments `key=value` ask for, checked and with `use_afe` resolved to a bool.
+
+    Raises UserError, in one line, for an unknown or repeated key, a wrong type, an impossible value or combination, and a file that is
+    not there. Logs a warning for each key that was set but has no effect.
+    """
+    typed = {name: convert(KEYS[name], text) for name, text in read_command_line(argv, KEYS).items()}
+    file = typed.get("config")
+    from_file: dict[str, Scalar] = {}
+    if file is not None:
+        from_file = {name: convert(KEYS[name], raw, f" in {file}") for name, raw in read_yaml(str(file), KEYS).items()}
+        if "config" in from_file:
+            raise UserError(f"config: {file} names another config file; give one file, on the command line")
+    _check_named_ablation(from_file | typed)
+    config = _build(from_file, typed)
+    _check_paths(config)
+    _check_metrics(config)
+    warn_of_no_effect(from_file | typed, to_flat_dict(config), KEYS)
+    return config
+
+
+def from_flat_dict(flat: Mapping[str, Any]) -> Config:
+    """The config of a flat dict such as run.json holds; keys that it lacks take their value in its profile.
+
+    Checks keys, types and combinations as `parse` does, but not that files exist: results are also read on other machines. A key that
+    was added after the dict was written takes the value that means what was done before it existed.
+    """
+    for name in flat:
+        require_known(name, KEYS)
+    older = {name: key.option.as_before for name, key in KEYS.items() if key.option.as_before is not UNSET}
+    return _build(older, {name: convert(KEYS[name], raw) for name, raw in flat.items()})
+
+
+def to_flat_dict(config: Config) -> dict[str, Scalar]:
+    """Every key's value by dotted name, in the order of declaration: `{"prompt_len": 6, ..., "loss.mse_weight": 1.0, ...}`."""
+    flat: dict[str, Scalar] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        flat |= {f"{item.name}.{name}": v for name, v in to_flat_dict(value).items()} if is_dataclass(value) else {item.name: value}
+    return flat
+
+
+def _build(*layers: Mapping[str, Scalar]) -> Config:
+    """Defaults < profile < rehearsal < named ablation < the layers of typed values, as a checked Config."""
+    given: dict[str, Scalar] = {name: value for layer in layers for name, value in layer.items()}
+    profile = str(given.get("profile", KEYS["profile"].default))
+    if given.get("eval.metrics") is not None:
+        from ablations.metrics.register import names_in
+
+        layers = (*layers, {"eval.metrics": ",".join(names_in(str(given["eval.metrics"])))})
+    schema = OmegaConf.structured(Config)
+    OmegaConf.set_readonly(schema, False)  # OmegaConf takes a frozen dataclass for a read-only config
+    profile_layer = {name: key.profile_default(profile) for name, key in KEYS.items()}
+    if profile == "paper" and given.get("backbones.init") == "random":
+        profile_layer |= REHEARSAL
+    profile_layer |= NAMED_ABLATIONS.get(str(given.get("ablation")), {})
+    merged = OmegaConf.merge(schema, nest(profile_layer), *(nest(layer) for layer in layers))
+    if merged.use_afe and not merged.use_clip:
+        raise UserError("use_afe=true needs use_clip=true: AFE acts only through L_clip (use_afe=null follows use_clip)")
+    if merged.use_afe is None:
+        merged.use_afe = merged.use_clip
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, Config)
+    _check_combinations(config)
+    return config
+
+
+def _check_named_ablation(given: Mapping[str, Scalar]) -> None:
+    """Raises UserError where a key says otherwise than the ablation that was named: the name would lie."""
+    name = given.get("ablation")
+    for key, value in NAMED_ABLATIONS.get(str(name), {}).items():
+        if key in given and given[key] != value:
+            raise UserError(f"ablation={name} means {key}={show(value)}, not {key}={show(given[key])}: leave one of the two out")
+
+
+def _check_combinations(config: Config) -> None:
+    """Raises UserError where values that are possible one by one are impossible together."""
+    if not (config.use_mse or config.use_text or config.use_clip or config.use_feature):
+        raise UserError("nothing to train: at least one of use_mse, use_text, use_clip and use_feature must be true")
+    if config.train.max_steps is None and config.train.max_epochs is None:
+        raise UserError("training would never end: train.max_steps and train.max_epochs are both null; set one of them")
+    if config.profile == "tiny" and config.data.image_size != 64:
+        raise UserError(f"data.image_size={config.data.image_size}, but the tiny networks draw 64 px: leave it at 64")
+    processes = config.trainer.devices * config.trainer.num_nodes
+    if config.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size={config.train.batch_size} cannot be shared out evenly among {processes} processes "
+            f"(trainer.devices={config.trainer.devices}, trainer.num_nodes={config.trainer.num_nodes}): take a multiple of {processes}"
+        )
+    if config.data.source == "tiny":
+        needed = config.train.batch_size + (config.loss.clip_bank if config.use_clip else 0)
+        if config.data.num_train < needed:
+            raise UserError(f"data.num_train={config.data.num_train} is too few for train.batch_size and loss.clip_bank: {needed} or more")
+    elif config.loss.hard_negatives:
+        raise UserError("loss.hard_negatives=true needs subject labels, which a table has not: leave it false")
+    if config.use_clip:
+        if config.train.batch_size + config.loss.clip_bank < 2:
+            raise UserError(
+                f"use_clip=true needs at least two candidates, but train.batch_size={config.train.batch_size} and "
+                f"loss.clip_bank={config.loss.clip_bank}; raise one of them"
+            )
+        if config.loss.clip_bank > 0 and not config.data.cache:
+            raise UserError(f"loss.clip_bank={config.loss.clip_bank} needs data.cache=true, where it draws from; or set it to 0")
+
+
+def _check_paths(config: Config) -> None:
+    """Raises UserError for an input that is not there, or an output folder that cannot be one."""
+    if config.data.source != "tiny" and not os.path.exists(config.data.source):
+        raise UserError(f"data.source: there is no file {config.data.source!r}; give tiny, a CSV or parquet file, or a folder")
+    for name, folder in (("data.images", config.data.images), ("backbones.dir", config.backbones.dir)):
+        if folder is not None and not os.path.isdir(folder):
+            raise UserError(f"{name}: there is no folder {folder!r}")
+    for name, folder in (("output_dir", config.output_dir), ("data.cache_dir", config.data.cache_dir)):
+        if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
+            raise UserError(f"{name}: {folder!r} is a file, not a folder")
+
+
+def _check_metrics(config: Config) -> None:
+    """Raises UserError for a metric that was asked for and whose weights are not there, before anything is loaded or trained."""
+    if config.eval.sentence_encoder and config.eval.num_prompts and config.eval.missing_metrics == "error":
+        from ablations.metrics.faithfulness import require as require_sentence_encoder
+
+        require_sentence_encoder(config.eval.sentence_encoder)
+    if config.eval.metrics and config.eval.num_prompts and config.eval.missing_metrics == "error":
+        from ablations.metrics.register import require
+        from ablations.metrics.weights import weights_folder
+
+        folder = weights_folder(config.eval.metrics_dir)
+        require(config.eval.metrics.split(","), "error", folder, config.data.image_size, look_inside=False)

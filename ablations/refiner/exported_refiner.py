@@ -1,0 +1,133 @@
+"""The folder that `python -m ablations.export` writes, as files: what lies where, written and read.
+
+text_encoder/                        E_T as transformers' CLIPTextModel
+tokenizer/                           its CLIPTokenizer
+prompt_refiner/config.json           the arm's config, where it comes from, and its scores
+prompt_refiner/adapter.safetensors   A
+prompt_refiner/afe.safetensors       N, where the arm has one
+prompt_refiner/pooled.safetensors    the rest of E_T, for the joint feature: last block and projection
+
+A compact export has neither of the last two, and half precision.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.config import Config, from_flat_dict
+from ablations.runtime.errors import UserError
+from ablations.runtime.files import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightning_modules.prompt_refiner import PromptRefinerModule
+
+# The refiner that comes with the package: what `python -m ablations.export --compact` made of a default run.
+EMBEDDED = Path(__file__).parent / "embedded_refiner"
+FORMAT = 1
+TEXT_ENCODER, TOKENIZER, REFINER = "text_encoder", "tokenizer", "prompt_refiner"
+CONFIG = f"{REFINER}/config.json"
+_WEIGHTS = f"{TEXT_ENCODER}/model.safetensors"
+_POOLED, _ADAPTER, _AFE = (f"{REFINER}/{name}.safetensors" for name in ("pooled", "adapter", "afe"))
+# transformers before version 5 wants this in front of every name, and version 5 takes it off: so any version can load the file.
+_PREFIX = "text_model."
+
+
+@dataclass(frozen=True)
+class ExportedRefiner:
+    """What config.json says: the cell's config, the digest of the frozen networks it was trained on, and everything else as it stands."""
+
+    config: Config
+    weights_digest: str
+    description: Mapping[str, Any]
+
+
+def write(directory: Path, module: PromptRefinerModule, description: Mapping[str, Any], compact: bool = False) -> None:
+    """Write E_T, its tokenizer, A, N and `description`, which must have the keys "config" (flat) and "weights_digest".
+
+    `compact` rounds the weights to half precision on disk, and leaves out what refining and drawing never read: N, and the part of E_T
+    that only the pooled feature needs.
+    Raises ValueError for a text tower or a tokenizer that transformers' classes cannot hold.
+    """
+    from safetensors.torch import save_file
+
+    from lightning_modules.clip_text_model import clip_text_config, split_state, to_clip_tokenizer
+
+    for name in (TEXT_ENCODER, TOKENIZER, REFINER):
+        (directory / name).mkdir(parents=True)
+    theirs, pooled = split_state(module.text_encoder.state_dict(), module.text_encoder.blocks)
+    clip_text_config(module.text_encoder).save_pretrained(directory / TEXT_ENCODER)
+    parts = {_WEIGHTS: {_PREFIX + name: value for name, value in theirs.items()}}
+    parts[_ADAPTER] = {name: value.detach().cpu() for name, value in module.adapter.state_dict().items()}
+    if not compact:
+        parts[_POOLED] = pooled
+    if not compact and module.afe is not None:
+        parts[_AFE] = {name: value.detach().cpu() for name, value in module.afe.state_dict().items()}
+    for name, tensors in parts.items():
+        stored = {key: value.half() if compact else value for key, value in tensors.items()}
+        save_file(stored, directory / name, metadata={"format": "pt"})
+    _write_tokenizer(directory / TOKENIZER, to_clip_tokenizer(module.backbones.tokenize))
+    write_json(directory / CONFIG, {"format": FORMAT, "compact": compact, **description})
+
+
+def _write_tokenizer(folder: Path, tokenizer) -> None:
+    """In the files of Stable Diffusion's repositories, which every version of transformers reads."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    options = {"split_special_tokens": True, "model_max_length": tokenizer.model_max_length, "tokenizer_class": "CLIPTokenizer"}
+    write_json(folder / "tokenizer_config.json", {name: getattr(tokenizer, name) for name in names} | options)
+
+
+def read(directory: str | os.PathLike[str]) -> ExportedRefiner:
+    """Read config.json. Raises UserError for a folder that is no exported refiner, or one of another version."""
+    path = Path(directory) / CONFIG
+    try:
+        description = json.loads(path.read_bytes())
+        version, flat, digest = (description[name] for name in ("format", "config", "weights_digest"))
+    except FileNotFoundError:
+        raise UserError(f"{directory} is no exported refiner: it has no {CONFIG}; python -m ablations.export writes one") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): export the run again") from error
+    if version != FORMAT:
+        raise UserError(f"{path} has format {version}, but this version reads {FORMAT}: export the run again")
+    return ExportedRefiner(from_flat_dict(flat), digest, description)
+
+
+def load_into(module: PromptRefinerModule, directory: str | os.PathLike[str]) -> None:
+    """Load the trained parameters, all of them and no others. Raises UserError for a file that is missing, damaged or does not fit.
+
+    What a compact export leaves out becomes NaN, so that no figure can come of it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from lightning_modules.clip_text_model import join_state, split_state
+
+    folder = Path(directory)
+    compact = read(folder).description.get("compact", False)
+    left_out: dict[str, dict[str, Tensor]] = {}
+    if compact:
+        _, pooled = split_state(module.text_encoder.state_dict(), module.text_encoder.blocks)
+        afe = module.afe.state_dict() if module.afe is not None else {}
+        left_out = {name: {key: value * float("nan") for key, value in part.items()} for name, part in ((_POOLED, pooled), (_AFE, afe))}
+
+    def tensors(name: str) -> dict[str, Tensor]:
+        return left_out[name] if name in left_out else load_file(folder / name)
+
+    try:
+        theirs = {name.removeprefix(_PREFIX): value for name, value in tensors(_WEIGHTS).items()}
+        parts = {"text_encoder": join_state(theirs, tensors(_POOLED)), "adapter": tensors(_ADAPTER)}
+        if module.afe is not None:
+            parts["afe"] = tensors(_AFE)
+        module.load_state_dict({f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()})
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the weights in {folder} cannot be read ({type(error).__name__}: {error}): export the run again") from error

@@ -1,0 +1,339 @@
+"""PromptRefiner: a trained refiner for Python programs. Text in, refined prompts out, and pictures of either.
+
+The command line, the page and this class give the same candidates for the same seed: a candidate's chance is a function of the
+seed, the prompt's text and the candidate's number, derived as in a run's evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import torch
+from PIL import Image
+
+from ablations.cell.drawing.draw import draw_texts
+from ablations.cell.loading.module import build_module
+from ablations.cell.refining.keys import image_seed, prompt_seed
+from ablations.cell.refining.refine import refine_settings
+from ablations.cell.shared import backbones_key
+from ablations.config import KEYS, Config
+from ablations.config.parsing import convert
+from ablations.figures.new_words import split_new_words
+from ablations.refiner import exported_refiner
+from ablations.results.trained_run import find_trained_run
+from ablations.runtime.errors import UserError
+from lightning_modules.backbones.backbones import Backbones
+from lightning_modules.backbones.loading import load_backbones
+from lightning_modules.prompt_refiner import PromptRefinerModule
+from lightning_modules.settings import Refinement
+
+# T5 was pre-trained on at most this many tokens at a time; attention over a primed prompt grows with the square of its length.
+MAX_PROMPT_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class RefinedPrompt:
+    """One candidate: what the user wrote, what came of it, and the keys of its chance.
+
+    `new_text` is what the refiner wrote: in mode extend what follows the user's text, in mode rewrite the whole prompt. `truncated`:
+    it ends within a word. `rounds`: the prompt after each round. `image_seed` draws it at the noise that every text of this prompt,
+    seed and candidate shares, the coarse prompt included, so that pictures can be compared.
+    """
+
+    coarse: str
+    refined: str
+    new_text: str
+    candidate: int
+    seed: int
+    prompt_seed: int
+    image_seed: int
+    num_new_tokens: int
+    truncated: bool
+    mode: str
+    rounds: tuple[str, ...]
+
+    def pieces(self) -> list[tuple[str, bool]]:
+        """The refined prompt as [(text, is_new), ...], to set new words apart from the user's; joined they give it back."""
+        return split_new_words(self.coarse, self.refined)
+
+
+def prompt_key(text: str) -> int:
+    """The number that stands for a prompt's text where a prompt of a data set has its id: 63 bits of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+
+class PromptRefiner:
+    """A trained prompt refiner with the frozen networks it needs.
+
+    Get one from a run, from a folder that `python -m ablations.export` wrote, or the embedded tiny one:
+
+    >>> from ablations import PromptRefiner
+    >>> refiner = PromptRefiner.from_run("outputs/my-arm/seed-0")
+    >>> candidates = refiner.refine("a green tree")
+    >>> [c.candidate for c in candidates]
+    [0, 1, 2]
+    >>> candidates[0].refined == "a green tree" + candidates[0].new_text
+    True
+    >>> candidates[0].num_new_tokens
+    6
+
+    To go on, refine the candidate that you like (strategy 1); or have the whole prompt written at once (strategy 2):
+
+    >>> longer = refiner.refine(candidates[1].refined, seed=7)
+    >>> longer[0].coarse == candidates[1].refined
+    True
+    >>> fuller = refiner.refine("a green tree", num_candidates=1, mode="rewrite", max_new_tokens=20)
+    >>> fuller[0].num_new_tokens <= 20
+    True
+    """
+
+    def __init__(self, module: PromptRefinerModule, config: Config, device: str | torch.device | None = None):
+        """`module` is trained; `config` is its cell's. `device` null: a CUDA device where there is one, else the CPU."""
+        device = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        module.backbones.to(device)
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.config = config
+
+    @classmethod
+    def from_run(
+        cls, run_dir: str | os.PathLike[str], backbones: Backbones | None = None, device: str | torch.device | None = None
+    ) -> PromptRefiner:
+        """The refiner that a run trained; `run_dir` is OUTPUT_DIR/ARM/seed-SEED.
+
+        `backbones`: frozen networks that are loaded already, to share them between refiners of one profile. Raises UserError, a
+        ValueError of one line, for a folder that is no run, an unfinished training, and backbones that are not there or not those
+        that the run was trained on.
+        """
+        run = find_trained_run(run_dir)
+        # Mapped: the optimiser's state, its larger part, is never read.
+        checkpoint = torch.load(run.checkpoint, weights_only=True, map_location="cpu", mmap=True)
+        backbones = backbones or _load_backbones(run.config)
+        _check_weights(backbones, checkpoint["made_from"]["weights"], str(run_dir))
+        module = build_module(run.config, backbones)
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])
+        return cls(module, run.config, device)
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | os.PathLike[str], backbones: Backbones | None = None, device: str | torch.device | None = None
+    ) -> PromptRefiner:
+        """The refiner that `python -m ablations.export` wrote to `directory`; it refines as the run's own does.
+
+        The frozen T5 and the image model come from where the run had them, unless `backbones` hands them in. Raises as `from_run` does.
+
+        >>> from ablations import PromptRefiner
+        >>> refiner = PromptRefiner.from_pretrained("my-refiner")
+        >>> refiner.refine("a green tree", seed=3) == PromptRefiner.from_run("outputs/my-arm/seed-0").refine("a green tree", seed=3)
+        True
+        """
+        exported = exported_refiner.read(directory)
+        backbones = backbones or _load_backbones(exported.config)
+        _check_weights(backbones, exported.weights_digest, str(directory))
+        module = build_module(exported.config, backbones)
+        exported_refiner.load_into(module, directory)
+        return cls(module, exported.config, device)
+
+    @classmethod
+    def embedded(cls, backbones: Backbones | None = None, device: str | torch.device | None = None) -> PromptRefiner:
+        """The tiny refiner that comes with the package: nothing to train, nothing to fetch. It claims nothing about Stable Diffusion 2.1.
+
+        It is the compact export of a default run; `prompt_refiner/config.json` in `exported_refiner.EMBEDDED` says of which.
+
+        >>> from ablations import PromptRefiner
+        >>> refiner = PromptRefiner.embedded()
+        >>> [candidate.refined.startswith("a green tree") for candidate in refiner.refine("a green tree", seed=0)]
+        [True, True, True]
+        """
+        return cls.from_pretrained(exported_refiner.EMBEDDED, backbones, device)
+
+    @property
+    def backbones(self) -> Backbones:
+        """The frozen networks: T5, OpenCLIP, VAE and UNet."""
+        return self.module.backbones
+
+    @overload
+    def refine(self, prompts: str, **settings) -> list[RefinedPrompt]: ...
+
+    @overload
+    def refine(self, prompts: Sequence[str], **settings) -> list[list[RefinedPrompt]]: ...
+
+    def refine(
+        self,
+        prompts: str | Sequence[str],
+        num_candidates: int = 3,
+        prompt_len: int = 6,
+        mode: Literal["extend", "rewrite"] = "extend",
+        seed: int = 0,
+        max_new_tokens: int = 50,
+        rounds: int = 1,
+        batch_size: int | None = None,
+    ) -> list[RefinedPrompt] | list[list[RefinedPrompt]]:
+        """The candidates of a prompt, or of each prompt of a list.
+
+        Args:
+            prompt_len: tokens that a round appends in mode extend. The user's text stays as it is.
+            max_new_tokens: the longest prompt that mode rewrite writes.
+            rounds: how often mode extend goes on from its own result.
+            seed: another seed, other candidates. Equal seeds give equal candidates, on one machine.
+            batch_size: how many candidates are written at a time. null: those of one prompt, so that a list gives exactly what its
+                prompts give one by one. A number is faster for long lists, and equal up to float rounding, which seldom turns a token.
+
+        How tokens are sampled (top-p, top-k) and whether the decoder is primed with the prompt are the run's own settings. E_T reads
+        a prompt's first 75 tokens. Raises ValueError, in one line, for an empty prompt, one of more than 512 tokens that is to be
+        extended, and a value out of range.
+
+        >>> from ablations import PromptRefiner
+        >>> refiner = PromptRefiner.from_run("outputs/my-arm/seed-0")
+        >>> both = refiner.refine(["a green tree", "a red boat"], num_candidates=2, prompt_len=4, seed=1)
+        >>> [[c.num_new_tokens for c in candidates] for candidates in both]
+        [[4, 4], [4, 4]]
+        >>> both[1] == refiner.refine("a red boat", num_candidates=2, prompt_len=4, seed=1)
+        True
+        >>> refiner.refine("  ")
+        Traceback (most recent call last):
+        ...
+        ablations.runtime.errors.UserError: the prompt is empty
+        """
+        num_candidates = _checked("eval.num_candidates", num_candidates)
+        seed = _checked("seed", seed)
+        given = dataclasses.replace(
+            self.config.eval,
+            mode=_checked("eval.mode", mode),
+            rounds=_checked("eval.rounds", rounds),
+            max_new_tokens=_checked("eval.max_new_tokens", max_new_tokens),
+        )
+        settings = refine_settings(_checked("prompt_len", prompt_len), given)
+        at_once = num_candidates if batch_size is None else _checked("eval.batch_size", batch_size)
+        texts = _texts(prompts)
+        if mode == "extend" and settings.extend_by == "prime":
+            self._check_lengths(texts, settings.prompt_len * settings.rounds)
+        rows = [(text, candidate) for text in texts for candidate in range(num_candidates)]
+        keys = [prompt_seed(seed, prompt_key(text), candidate) for text, candidate in rows]
+        refined: list[RefinedPrompt] = []
+        for start in range(0, len(rows), at_once):
+            part, part_keys = rows[start : start + at_once], keys[start : start + at_once]
+            written = self.module.refine([text for text, _ in part], [(key,) for key in part_keys], settings)
+            refined += [_result(row, key, one, seed, mode) for row, key, one in zip(part, part_keys, written, strict=True)]
+        grouped = [refined[start : start + num_candidates] for start in range(0, len(refined), num_candidates)]
+        return grouped[0] if isinstance(prompts, str) else grouped
+
+    def _check_lengths(self, texts: Sequence[str], new_tokens: int) -> None:
+        for text in texts:
+            tokens = len(self.backbones.tokenize_t5([text])[0]) - 1
+            if tokens + new_tokens > MAX_PROMPT_TOKENS:
+                raise UserError(
+                    f"the prompt {_shown(text)} has {tokens} tokens and would get {new_tokens} more: "
+                    f"at most {MAX_PROMPT_TOKENS} can be extended; shorten it, or take mode=rewrite"
+                )
+
+    def draw(
+        self, texts: str | Sequence[str], seeds: int | Sequence[int], plug_in: bool = False, batch_size: int | None = None
+    ) -> list[Image.Image]:
+        """A picture of each text by the refiner's image model, at the run's sampling steps and guidance.
+
+        Args:
+            seeds: a whole number from 0 for each text, or one for all. Equal seeds share all noise: draw a prompt and its refinement
+                at a candidate's `image_seed` to compare them as a run's evaluation does. How many pictures are drawn at a time may
+                change a colour by one level of 256.
+            plug_in: read the texts with the trained E_T instead of the original text encoder; the empty prompt of guidance, too.
+            batch_size: pictures at a time; null = the run's own.
+
+        Raises ValueError for texts and seeds that do not match. A text may be empty: that draws what the model draws unasked.
+
+        >>> from ablations import PromptRefiner
+        >>> refiner = PromptRefiner.from_run("outputs/my-arm/seed-0")
+        >>> best = refiner.refine("a green tree", num_candidates=1)[0]
+        >>> before, after = refiner.draw([best.coarse, best.refined], seeds=best.image_seed)
+        >>> after.size
+        (64, 64)
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        numbers = [seeds] * len(texts) if isinstance(seeds, int) else list(seeds)
+        if len(numbers) != len(texts):
+            raise UserError(f"{len(texts)} texts but {len(numbers)} seeds: give one each, or one for all")
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
+                raise UserError(f"a seed is a whole number from 0 to 2^63 - 1, not {number!r}")
+        for text in texts:
+            _check_unicode(text)
+        settings = self.config.eval
+        pictures = draw_texts(
+            self.backbones,
+            self.module.text_encoder if plug_in else self.backbones.text_encoder,
+            texts,
+            numbers,
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            batch_size=settings.batch_size if batch_size is None else _checked("eval.batch_size", batch_size),
+        )
+        return [Image.fromarray(pixels) for pixels in pictures]
+
+
+def _result(row: tuple[str, int], key: int, written: Refinement, seed: int, mode: str) -> RefinedPrompt:
+    coarse, candidate = row
+    return RefinedPrompt(
+        coarse=coarse,
+        refined=written.text,
+        new_text=written.text[len(coarse) :] if mode == "extend" else written.text,
+        candidate=candidate,
+        seed=seed,
+        prompt_seed=key,
+        image_seed=image_seed(seed, prompt_key(coarse), candidate),
+        num_new_tokens=written.num_new_tokens,
+        truncated=written.truncated,
+        mode=mode,
+        rounds=written.rounds,
+    )
+
+
+def _checked(name: str, value: object):
+    """The value, if it is what the config key of this name may be; the message names the argument."""
+    key = KEYS[name]
+    return convert(dataclasses.replace(key, name=name.rpartition(".")[2]), value)
+
+
+def _texts(prompts: str | Sequence[str]) -> list[str]:
+    if isinstance(prompts, str):
+        prompts, names = [prompts], ["the prompt"]
+    else:
+        prompts = list(prompts)
+        names = [f"prompt {i}" for i in range(len(prompts))]
+    for name, text in zip(names, prompts, strict=True):
+        if not isinstance(text, str):
+            raise UserError(f"{name} is no text but {type(text).__name__}")
+        if not text.strip():
+            raise UserError(f"{name} is empty")
+        _check_unicode(text, name)
+    return prompts
+
+
+def _check_unicode(text: str, name: str = "the text") -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name} has half a character at position {error.start}: it is not valid Unicode") from None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _load_backbones(config: Config) -> Backbones:
+    try:
+        return load_backbones(*backbones_key(config))
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from error
+
+
+def _check_weights(backbones: Backbones, digest: str, source: str) -> None:
+    if backbones.digest != digest:
+        raise UserError(
+            f"{source} was trained on frozen networks of digest {digest}, but those here have {backbones.digest}: "
+            "get the networks that it was trained on, or train again"
+        )

@@ -1,0 +1,1 @@
+"""What a cell leaves behind: folders, locks, provenance, prompts.jsonl, scores.parquet, W&B."""

@@ -1,0 +1,58 @@
+"""A run folder as the source of a trained refiner: its config, its results, and the checkpoint that its training left.
+
+Imports no heavy library, so that a mistake in a path is reported at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablations.config import Config, from_flat_dict
+from ablations.results.run_folder import RunFolder, read_run
+from ablations.runtime.errors import UserError
+
+FINAL_CHECKPOINT = "final.ckpt"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """`run` is the content of run.json; `checkpoint` holds the trained parameters."""
+
+    folder: Path
+    run: dict[str, Any]
+    config: Config
+    checkpoint: Path
+
+    def __str__(self) -> str:
+        return f"{self.run['arm']}/seed-{self.run['seed']}"
+
+
+def find_trained_run(folder: str | os.PathLike[str]) -> TrainedRun:
+    """The run in OUTPUT_DIR/ARM/seed-SEED, whose training lies in OUTPUT_DIR/trainings.
+
+    The run need not have been evaluated, but its training must be finished. Raises UserError for a folder that is no run, a run.json that
+    this version cannot read, and a training that is unfinished or not there.
+    """
+    folder = Path(folder)
+    run = read_run(folder)
+    if run is None:
+        seeds = sorted(path.parent.name for path in folder.glob("seed-*/run.json"))
+        hint = f"it is an arm: give one of its runs, as in {folder / seeds[0]}" if seeds else "give OUTPUT_DIR/ARM/seed-SEED"
+        raise UserError(f"{folder} holds no run.json that can be read; {hint}")
+    try:
+        config = from_flat_dict(run["config"])
+    except UserError as error:
+        raise UserError(f"{folder / 'run.json'} was written by another version: {error}") from error
+    # The run may have been moved, or be read from another working directory: what counts is where it lies.
+    output_dir = folder.resolve().parent.parent
+    checkpoint = RunFolder(dataclasses.replace(config, output_dir=str(output_dir))).checkpoints / FINAL_CHECKPOINT
+    if not checkpoint.is_file():
+        raise UserError(
+            f"the trained weights of {folder} are not in {checkpoint} (the run is {run['status']}): finish its training, "
+            "or copy OUTPUT_DIR/trainings along with the run"
+        )
+    return TrainedRun(folder, run, config, checkpoint)

@@ -1,0 +1,1 @@
+"""How a command behaves as a process: arguments, errors, signals, console, files."""

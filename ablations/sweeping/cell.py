@@ -1,0 +1,25 @@
+"""One cell of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ablations.config import Config
+from ablations.config.parsing import Scalar, show
+from ablations.results.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a sweep: its place in it from 0, its config and folder, and the values of the swept keys."""
+
+    number: int
+    config: Config
+    folder: RunFolder
+    swept: Mapping[str, Scalar]
+
+    @property
+    def label(self) -> str:
+        """The swept keys and their values, as one would type them."""
+        return " ".join(f"{name}={show(value)}" for name, value in self.swept.items())

@@ -1,0 +1,133 @@
+"""What a sweep will cost: timings of this machine, kept and put together."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ablations.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from ablations.config import Config
+    from ablations.sweeping.cells import Grid, Search
+    from ablations.sweeping.forecast import CellForecast, EvaluationCosts, TrainingCosts
+
+T = TypeVar("T")
+
+
+# Timings are kept for the next plan if this process got so much of its processors: others say more of its neighbours than of the config.
+UNDISTURBED = 0.5
+
+
+def forecast_sweep(
+    cells: Grid | Search, jobs: int, say: Callable[[str], None], began: float
+) -> tuple[dict[str, CellForecast], dict[str, Any]]:
+    """What each cell will take, and the whole sweep."""
+    from ablations.sweeping import forecast
+    from ablations.sweeping.workers import num_processors
+
+    num_unknown = max(0, cells.total - len(cells.cells))
+    configs = [cell.config for cell in cells.cells if not cell.folder.is_finished()] + [cells.example] * (num_unknown > 0)
+    probes = _Probes(max(1, num_processors() // jobs) if jobs > 1 else None, say, began)
+    training = {forecast.training_kind(config): probes.training(config) for config in configs}
+    evaluation = {forecast.evaluation_kind(config): probes.evaluation(config) for config in configs if config.eval.num_prompts}
+    found, together = forecast.forecast_cells(cells.cells, cells.example, num_unknown, training, evaluation)
+    parts = {part: seconds / jobs for part, seconds in together.seconds.items()}
+    features = [forecast.features_to_encode(config, training[forecast.training_kind(config)]) for config in configs]
+    # The longest is all there is: the features of arms that read fewer are among those of arms that read more.
+    parts["features"], feature_bytes = max(features, default=(0.0, 0.0))
+    parts["start"] = probes.start_seconds if configs else 0.0
+    totals = {
+        "machine": forecast.machine(probes.threads),
+        "jobs": jobs,
+        "seconds": sum(parts.values()),
+        "parts": parts,
+        "processor_share": probes.processor_share,
+        "bytes": together.bytes + feature_bytes,
+        "new_pictures": together.new_pictures,
+        "pictures": together.pictures,
+    }
+    return found, totals
+
+
+class _Probes:
+    """Costs of trainings and evaluations, timed where they are not known from an earlier plan on this machine."""
+
+    def __init__(self, threads: int | None, say: Callable[[str], None], began: float):
+        self.threads, self._say, self._began = threads, say, began
+        self._known: dict[str, Any] = {}
+        self._workshop: Any = None
+        self.start_seconds, self.processor_share = 0.0, 1.0
+
+    def training(self, config: Config) -> TrainingCosts:
+        from ablations.sweeping.forecast import TrainingCosts, training_kind
+
+        return self._costs(config, training_kind(config), TrainingCosts, "training steps")
+
+    def evaluation(self, config: Config) -> EvaluationCosts:
+        from ablations.sweeping.forecast import EvaluationCosts, evaluation_kind
+
+        return self._costs(config, evaluation_kind(config), EvaluationCosts, "refining, pictures and scores")
+
+    def _costs(self, config: Config, kind: str, costs: type[T], what: str) -> T:
+        if kind not in self._known:
+            from ablations.runtime.files import write_json
+
+            path = self._path(config, kind)
+            found = _read_json(path)
+            if found is None:
+                measured, share = self._measure(config, what)
+                found = {"costs": asdict(measured), "start_seconds": self._load_seconds, "processor_share": share}
+                if share >= UNDISTURBED:
+                    write_json(path, found)
+            self.start_seconds = max(self.start_seconds, found["start_seconds"] + found["costs"].get("read_seconds", 0.0))
+            self.processor_share = min(self.processor_share, found["processor_share"])
+            self._known[kind] = costs(**found["costs"])
+        return self._known[kind]
+
+    def _path(self, config: Config, kind: str) -> Path:
+        from ablations.results.made_by import digest_of_code
+        from ablations.sweeping.forecast import digest, machine
+
+        root = Path(__file__).parents[2]
+        code = digest_of_code(*(root / part for part in ("ablations/cell", "ablations/sweeping", "lightning_modules", "datamodules")))
+        name = digest([kind, machine(self.threads), config.trainer.threads, code])
+        return Path(config.data.cache_dir or f"{config.output_dir}/cache") / "probes" / f"{name}.json"
+
+    def _measure(self, config: Config, what: str) -> tuple[TrainingCosts | EvaluationCosts, float]:
+        """Times a config in a folder that goes away again; returns the share of the processors that it got, too."""
+        if self._workshop is None:
+            self._say("loading libraries (some seconds)")
+            if self.threads is not None:
+                os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
+            from ablations.runtime.quiet_libraries import quiet_libraries
+
+            quiet_libraries()
+            from ablations.cell.shared import Workshop
+
+            self._workshop = Workshop()
+            self._load_seconds = time.monotonic() - self._began
+        from ablations.config import arm_name, train_id
+        from ablations.sweeping import probe
+
+        is_training = what == "training steps"
+        self._say(f"timing {what} of {train_id(config) if is_training else arm_name(config)}")
+        with tempfile.TemporaryDirectory(prefix="ablations-plan-") as scratch, probe.processor_share() as share:
+            measure = probe.probe_training if is_training else probe.probe_evaluation
+            try:
+                return measure(config, self._workshop, Path(scratch)), share()
+            except (ValueError, FileNotFoundError) as error:
+                raise UserError(str(error)) from error
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # torn: it is measured again
+        return None

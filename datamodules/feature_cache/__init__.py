@@ -1,0 +1,1 @@
+"""Frozen features, computed once for each picture and kept on disk."""

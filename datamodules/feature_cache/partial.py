@@ -1,0 +1,165 @@
+"""A feature cache while it is written: files of the final size, and a note of how many rows of them are done.
+
+The note is written after the rows have reached the disk, so that a process that was killed, or a machine that lost its power, can
+lose rows but never leave one that counts as done and is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datamodules.files import file_digest, write_atomically
+
+if TYPE_CHECKING:
+    from datamodules.feature_cache.cache import FeatureCache
+
+_NOTE = "progress.json"
+
+
+def _folder_of(cache: FeatureCache) -> Path:
+    return cache.cache_dir / f".{cache.folder.name}.partial"
+
+
+def _note_of(cache: FeatureCache) -> dict:
+    """What the process that writes the cache, or wrote it last, noted; empty if there is nothing that fits."""
+    try:
+        note = json.loads((_folder_of(cache) / _NOTE).read_bytes())
+        return note if note["key"] == cache.key and 0 <= note["rows"] <= cache.num_records else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def who_writes(cache: FeatureCache) -> str:
+    """Which process it is and how far, with a blank before it; nothing where that process has not noted anything yet."""
+    note = _note_of(cache)
+    return f" ({note['who']}, {note['rows']} of {cache.num_records} pictures)" if note else ""
+
+
+class PartialCache:
+    """The files of one cache that is being written. The caller holds the cache's lock.
+
+    `rows` counts the records whose features are written, in every view. What an earlier process left is taken up if it is of this
+    very cache, else removed. Raises ValueError, one line, where the disk is full.
+    """
+
+    def __init__(self, cache: FeatureCache):
+        self.cache = cache
+        self._folder = _folder_of(cache)
+        for left_over in cache.cache_dir.glob(f".{cache.folder.name}.*.partial"):  # as earlier versions named it
+            shutil.rmtree(left_over, ignore_errors=True)
+        self.rows = self._noted = _note_of(cache).get("rows", 0)
+        if not self.rows or not self._fits():
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir()
+            self.rows = self._noted = 0
+        self._files: dict[str, int] = {}
+        self._offsets: dict[str, int] = {}
+        for feature in cache.shapes:
+            array = np.lib.format.open_memmap(self._path(feature), *(("r",) if self.rows else ("w+", np.float32, self._shape(feature))))
+            self._offsets[feature] = array.offset
+            del array
+            self._files[feature] = os.open(self._path(feature), os.O_WRONLY)
+        self._note()
+
+    @staticmethod
+    def bytes_there(cache: FeatureCache) -> int:
+        """What the cache's unfinished files take on the disk already. The files have holes: their length does not tell."""
+        return sum(path.stat().st_blocks * 512 for path in _folder_of(cache).glob("*.npy")) if _note_of(cache) else 0
+
+    def write(self, view: int, start: int, features: dict[str, np.ndarray]) -> None:
+        """Features float32 (B, ...) of the records from position `start` on."""
+        for feature, values in features.items():
+            row_bytes = values.itemsize * int(np.prod(values.shape[1:]))
+            offset = self._offsets[feature] + (view * self.cache.num_records + start) * row_bytes
+            content = memoryview(np.ascontiguousarray(values)).cast("B")
+            try:
+                # Not through a memory map: a disk that fills up would kill the process there, here it is an error.
+                while content:
+                    written = os.pwrite(self._files[feature], content, offset)
+                    content, offset = content[written:], offset + written
+            except OSError as error:
+                raise self._explained(error) from error
+
+    def keep(self) -> None:
+        """Make the rows that are done last."""
+        try:
+            for file in self._files.values():
+                os.fsync(file)
+            self._note()
+        except OSError as error:
+            raise self._explained(error) from error
+        self._noted = self.rows
+
+    def finish(self) -> None:
+        """Describe the files, flush them to disk, and give the folder its name."""
+        self.keep()
+        self._close()
+        cache = self.cache
+        files = {f: {"bytes": self._path(f).stat().st_size, "sha256": file_digest(self._path(f))} for f in cache.shapes}
+        meta = {
+            "key": cache.key,
+            "encoder": cache.name,
+            "encoder_digest": cache.encoder_digest,
+            "content_digest": cache.content_digest,
+            "num_records": cache.num_records,
+            "image_size": cache.image_size,
+            "flips": cache.flips,
+            "files": files,
+        }
+        try:
+            write_atomically(self._folder / "meta.json", json.dumps(meta, indent=1).encode())
+        except OSError as error:
+            raise self._explained(error) from error
+        if cache.folder.exists():
+            shutil.rmtree(cache.folder)
+        os.rename(self._folder, cache.folder)
+        (cache.folder / _NOTE).unlink()  # last: a process that is killed before finds every row done
+        cache._arrays = {}
+
+    def abandon(self) -> None:
+        """Close the files; what lasts stays for the next process, and a folder where nothing lasts goes."""
+        self._close()
+        if not self._noted:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _close(self) -> None:
+        for file in self._files.values():
+            with suppress(OSError):
+                os.close(file)
+        self._files = {}
+
+    def _path(self, feature: str) -> Path:
+        return self._folder / f"{feature}.npy"
+
+    def _shape(self, feature: str) -> tuple[int, ...]:
+        return (self.cache.num_views, self.cache.num_records, *self.cache.shapes[feature])
+
+    def _fits(self) -> bool:
+        """Whether the files are those of this cache, at their full length."""
+        try:
+            arrays = {feature: np.load(self._path(feature), mmap_mode="r") for feature in self.cache.shapes}
+        except (OSError, ValueError):
+            return False
+        return all(array.dtype == np.float32 and array.shape == self._shape(feature) for feature, array in arrays.items())
+
+    def _note(self) -> None:
+        note = {"key": self.cache.key, "rows": self.rows, "who": f"pid {os.getpid()} on {socket.gethostname()}"}
+        write_atomically(self._folder / _NOTE, json.dumps(note).encode())
+
+    def _explained(self, error: OSError) -> Exception:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        kept = f" ({self._noted} are kept)" if self._noted else ""
+        return ValueError(
+            f"the feature cache has filled the disk of {self.cache.cache_dir} after {self.rows} of {self.cache.num_records} "
+            f"pictures{kept}: free some space and run again, or set data.cache_dir to a larger disk"
+        )

@@ -1,0 +1,1 @@
+"""Sources of coarse-fine prompts: tables, folders, the tiny world."""

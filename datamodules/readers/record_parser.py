@@ -1,0 +1,132 @@
+"""Rows to records: columns, coarse prompts in a cell, pictures by name."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datamodules.readers.coarse_prompts import CoarsePromptCutter
+from datamodules.records import BadRecord, CFPRecord
+from datamodules.stored_images import StoredImage
+
+COARSE_LIST_COLUMN = "coarse-grained prompt"
+
+
+class Columns(NamedTuple):
+    """Which columns of a source hold what. Without a coarse column coarse prompts are cut from the fine ones."""
+
+    fine: str
+    coarse: str | None
+    image: str | None
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """A table as read: its layout's name, the records in file order, the rows left out, and the number of rows."""
+
+    layout: str
+    records: list[CFPRecord]
+    bad: list[BadRecord]
+    total: int
+    any_image: bool
+
+
+class ImageFinder:
+    """Where the picture named by a table's cell is: under `images` if given, else beside the table or in `images/` there.
+
+    Raises FileNotFoundError if `images` is no folder.
+    """
+
+    def __init__(self, table: Path, images: Path | None):
+        if images is not None and not images.is_dir():
+            raise FileNotFoundError(f"data.images={images} is not a folder")
+        self.roots = [images] if images is not None else [table.parent, table.parent / "images"]
+        self._by_name = images is not None
+
+    def find(self, cell: Any) -> Path | None:
+        if not isinstance(cell, str) or not cell.strip():
+            return None
+        candidates = [root / cell for root in self.roots]
+        if self._by_name:  # the folder given may be the one that the cell names, `eval` for `eval/1.png`
+            candidates.append(self.roots[0] / Path(cell).name)
+        return next((path for path in candidates if path.is_file()), None)
+
+
+def parse_coarse_list(cell: str) -> tuple[str, ...]:
+    """The three prompts of a `coarse-grained prompt` cell, written as JSON or as a Python literal. Raises ValueError."""
+    try:
+        value = json.loads(cell)
+    except (ValueError, RecursionError):
+        try:
+            value = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise ValueError(f"neither JSON nor a Python literal: {cell[:60]!r}") from None
+    return _coarse_list(value, cell)
+
+
+def _coarse_list(value: Any, cell: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) and isinstance(item.get("prompt"), str) for item in value):
+        raise ValueError(f'not a list of {{"prompt": ...}}: {cell[:60]!r}')
+    if len(value) != 3:
+        raise ValueError(f"{len(value)} coarse prompts, not 3")
+    return tuple(item["prompt"] for item in value)
+
+
+class RecordParser:
+    """Makes a record of a row's cells, wherever they were read. `find_image` says what picture an image cell names."""
+
+    def __init__(
+        self,
+        columns: Columns,
+        find_image: Callable[[Any], Path | StoredImage | None],
+        cutter: CoarsePromptCutter,
+        clean: Callable[[str], str] | None,
+    ):
+        self._columns, self._find_image, self._cutter = columns, find_image, cutter
+        self._clean = clean or (lambda text: text)
+
+    def parse(self, row_id: int, line: int, cells: dict[str, Any]) -> CFPRecord | BadRecord:
+        """The record, or what is wrong with the row."""
+
+        def bad(reason: str, detail: str) -> BadRecord:
+            return BadRecord(row_id, line, reason, detail)
+
+        for column, cell in cells.items():
+            if isinstance(cell, str) and (_SURROGATE.search(cell) or "\0" in cell):
+                return bad("encoding", f"the column {column!r} holds bytes that are not UTF-8 text")
+        fine_column, coarse_column, image_column = self._columns
+        fine = cells[fine_column]
+        if not isinstance(fine, str | None):
+            return bad("not_text", f"the column {fine_column!r} holds {fine!r:.60}")
+        fine = self._clean(fine or "")
+        if not fine.strip():
+            return bad("empty_prompt", f"the column {fine_column!r} holds no words")
+        try:
+            coarse = tuple(map(self._clean, _coarse_texts(cells[coarse_column], coarse_column))) if coarse_column else self._cutter(fine)
+        except ValueError as error:
+            return bad("coarse_list", str(error))
+        if not all(text.strip() for text in coarse):
+            return bad("empty_prompt", f"the column {coarse_column!r} holds no words")
+        others = (item for item in cells.items() if item[0] not in (fine_column, coarse_column))
+        metadata = {column: "" if cell is None else str(cell) for column, cell in others}
+        image = self._find_image(cells[image_column]) if image_column else None
+        return CFPRecord(row_id, fine, coarse, image, None, metadata)
+
+
+def _coarse_texts(cell: Any, column: str) -> tuple[str, ...]:
+    """The coarse prompts of a cell: one text, a list of three in some notation, or a list as parquet keeps it. Raises ValueError."""
+    if isinstance(cell, list):
+        return _coarse_list([{"prompt": item} if isinstance(item, str) else item for item in cell], repr(cell))
+    if column == COARSE_LIST_COLUMN:
+        return parse_coarse_list(cell if isinstance(cell, str) else "")
+    if not isinstance(cell, str | None):
+        raise ValueError(f"not a text: {cell!r:.60}")
+    return (cell or "",)

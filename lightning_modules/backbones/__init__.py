@@ -1,0 +1,1 @@
+"""The frozen and initial networks of a profile."""

@@ -1,0 +1,50 @@
+"""Where the paper's networks come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import open_clip
+
+from lightning_modules.published import IMAGE_MODEL
+
+
+@dataclass(frozen=True)
+class PaperSources:
+    """Which networks: hub ids `OWNER/NAME` or `OWNER/NAME@REVISION`, and an OpenCLIP model as `NAME/TAG` of its own list.
+
+    The image model is a mirror, see `published`.
+    """
+
+    image_model: str = IMAGE_MODEL
+    open_clip: str = "ViT-H-14/laion2b_s32b_b79k"
+    t5: str = "google-t5/t5-base"
+
+    @classmethod
+    def named(cls, image_model: str | None = None, open_clip: str | None = None, t5: str | None = None) -> PaperSources:
+        """The sources of these names; None is the paper's own."""
+        return cls(image_model or cls.image_model, open_clip or cls.open_clip, t5 or cls.t5)
+
+    @property
+    def open_clip_name(self) -> str:
+        return self.open_clip.partition("/")[0]
+
+    @property
+    def open_clip_tag(self) -> str:
+        return self.open_clip.partition("/")[2]
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Whether the weights of the tag were trained with QuickGELU, as OpenAI's were."""
+        return bool((open_clip.get_pretrained_cfg(self.open_clip_name, self.open_clip_tag) or {}).get("quick_gelu", False))
+
+    def check_open_clip(self) -> None:
+        """Raises ValueError for a model or tag that OpenCLIP does not list."""
+        name, tag = self.open_clip_name, self.open_clip_tag
+        if name not in open_clip.list_models():
+            raise ValueError(
+                f"backbones.open_clip={self.open_clip}: OpenCLIP has no model {name!r}; write MODEL/TAG as in {PaperSources.open_clip}"
+            )
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        if tag not in tags:
+            raise ValueError(f"backbones.open_clip={self.open_clip}: {name} has no weights {tag!r}; it has {', '.join(tags) or 'none'}")

@@ -1,0 +1,124 @@
+"""A whole cell on the shipped backbones, small: what it leaves behind, and what it does when asked again or stopped."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ablations.cell.cell import run_cell
+from ablations.cell.refining.refine import CONTROLS
+from ablations.cell.scoring.score import COLUMNS
+from ablations.config import parse
+from ablations.results.run_folder import RunFolder
+from ablations.runtime.stopping import StopRequest
+
+SMALL = {
+    **{
+        "data.num_train": 48,
+        "data.num_validation": 8,
+        "train.max_steps": 3,
+        "train.batch_size": 8,
+        "loss.clip_bank": 8,
+        "train.log_every": 1,
+    },
+    **{"eval.num_prompts": 3, "eval.num_candidates": 2, "eval.steps": 2, "eval.grid_prompts": 2},
+    **{"trainer.progress": "none", "wandb.mode": "offline"},
+}
+
+
+def small(folder, *arguments: str) -> list[str]:
+    settings = {**SMALL, "output_dir": folder, **dict(argument.split("=", 1) for argument in arguments)}
+    return [f"{name}={value}" for name, value in settings.items()]
+
+
+def run_small(folder, *arguments: str) -> RunFolder:
+    config = parse(small(folder, *arguments))
+    run_cell(config, StopRequest())
+    return RunFolder(config)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> RunFolder:
+    return run_small(tmp_path_factory.mktemp("outputs"))
+
+
+def test_a_cell_leaves_every_file_of_its_contract(finished):
+    names = {path.name for path in finished.path.iterdir()}
+    assert {"run.json", "prompts.jsonl", "scores.parquet", "images", "diversity_grid.png", "metrics.csv", "wandb"} <= names
+    run = json.loads(finished.run_json.read_text())
+    assert run["status"] == "finished"
+    assert run["seed"] == 0 and run["arm"] == finished.arm and run["train_id"] == finished.train_id
+    assert run["config"]["prompt_len"] == 6 and run["config"]["use_afe"] is True
+    assert all(len(run["digests"][name]) >= 16 for name in ("data", "weights"))
+    assert set(run["timings"]) == {"backbones", "data", "training", "refining", "drawing", "scoring"}
+    assert run["versions"]["torch"] and run["threads"] >= 1
+    assert not list(finished.path.rglob(".partial-*"))
+
+
+def test_every_drawing_has_a_line_a_picture_and_scores(finished):
+    lines = [json.loads(line) for line in finished.prompts.read_text().splitlines()]
+    conditions = {"coarse", "fine", "plug_in", "refined", "refined_shared_noise", "rewrite", *CONTROLS}
+    assert len(lines) == 3 * 2 * len(conditions)
+    assert {line["condition"] for line in lines} == conditions
+    scores = pd.read_parquet(finished.scores)
+    assert tuple(scores.columns) == COLUMNS
+    per_image = scores[scores.candidate >= 0]
+    metrics = {"fidelity", "words_drawn", "subject_kept", "clip_score", "clip_score_coarse", "piqe", "entropy"}
+    assert metrics <= set(per_image.metric)
+    assert (per_image.groupby(["metric"]).size() == len(lines)).all()
+    assert scores.value.notna().all()
+    for line in lines:
+        assert Image.open(finished.path / line["image"]).size == (64, 64)
+
+
+def test_extended_prompts_keep_the_users_words_and_add_exactly_prompt_len_tokens(finished):
+    lines = [json.loads(line) for line in finished.prompts.read_text().splitlines()]
+    for line in (line for line in lines if line["condition"] in ("refined", *CONTROLS)):
+        assert line["refined"].startswith(line["coarse"])
+        assert line["num_new_tokens"] == 6
+
+
+def test_all_conditions_share_a_candidates_image_noise(finished):
+    lines = pd.DataFrame(json.loads(line) for line in finished.prompts.read_text().splitlines())
+    own = lines[lines.condition != "refined_shared_noise"]
+    assert (own.groupby(["prompt_id", "candidate"]).image_seed.nunique() == 1).all()
+    assert own.groupby("prompt_id").image_seed.nunique().tolist() == [2, 2, 2]
+    shared = lines[lines.condition == "refined_shared_noise"]
+    assert (shared.groupby("prompt_id").image_seed.nunique() == 1).all()
+
+
+def test_the_means_in_run_json_are_those_of_the_scores(finished):
+    run = json.loads(finished.run_json.read_text())
+    scores = pd.read_parquet(finished.scores)
+    chosen = scores[(scores.condition == "refined") & (scores.metric == "fidelity")]
+    assert run["metrics"]["refined"]["fidelity"] == pytest.approx(chosen.groupby("prompt_id").value.mean().mean(), abs=1e-12)
+    assert run["metrics"]["n"] == {"prompts": 3, "candidates": 2}
+
+
+def test_the_same_command_gives_the_same_scores_bit_for_bit(finished, tmp_path):
+    again = run_small(tmp_path)
+    pd.testing.assert_frame_equal(pd.read_parquet(finished.scores), pd.read_parquet(again.scores), check_exact=True)
+    assert finished.prompts.read_bytes() == again.prompts.read_bytes()
+    assert finished.diversity_grid.read_bytes() == again.diversity_grid.read_bytes()
+
+
+def test_an_arm_that_differs_in_a_loss_sees_the_same_prompts_and_image_noise(finished):
+    other = run_small(finished.config.output_dir, "use_clip=false")
+    columns = ["prompt_id", "condition", "candidate", "prompt_seed", "image_seed"]
+    mine, theirs = (pd.read_json(run.prompts, lines=True, dtype=False)[columns] for run in (finished, other))
+    pd.testing.assert_frame_equal(mine, theirs)
+    one, two = (pd.read_parquet(run.scores) for run in (finished, other))
+    coarse = [table[(table.condition == "coarse") & (table.metric == "fidelity")].value.to_numpy() for table in (one, two)]
+    np.testing.assert_array_equal(*coarse)
+
+
+def test_a_finished_cell_is_not_run_again_unless_forced(finished):
+    before = finished.run_json.stat().st_mtime_ns
+    run_small(finished.config.output_dir)
+    assert finished.run_json.stat().st_mtime_ns == before
+    run_small(finished.config.output_dir, "force=true")
+    assert finished.run_json.stat().st_mtime_ns > before

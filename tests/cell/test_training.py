@@ -1,0 +1,165 @@
+"""Training through Lightning on the embedded backbones: resumable bit for bit, paired across arms, nothing frozen on disk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+
+import pytest
+import torch
+
+from ablations.cell.loading.data import build_data
+from ablations.cell.loading.module import build_module
+from ablations.cell.training.fit import CURVES, FINAL, LAST, read_curves
+from ablations.cell.training.train import train
+from ablations.config import parse
+from ablations.results.run_folder import RunFolder
+from ablations.results.tracking import Tracker
+from ablations.runtime.console import Console
+from ablations.runtime.stopping import Preempted, StopRequest
+
+SMALL = {
+    **{"data.num_train": 40, "data.num_validation": 8, "train.batch_size": 6, "loss.clip_bank": 4},
+    **{"train.log_every": 1, "trainer.progress": "none"},
+}
+
+
+def train_arm(folder, backbones, *arguments: str, stop_after=None, steps: int = 9, stop=None, signal_in_batch=None):
+    """Train a small arm in `folder`; returns (module, run folder).
+
+    With `stop_after`, a stop is requested in that step; with `signal_in_batch`, SIGTERM is sent in that micro-batch.
+    """
+    settings = {**SMALL, "train.max_steps": steps, "output_dir": folder, **dict(argument.split("=", 1) for argument in arguments)}
+    config = parse([f"{name}={value}" for name, value in settings.items()])
+    run = RunFolder(config)
+    module = build_module(config, backbones)
+    data = build_data(config, run, backbones, module, lambda line: None)
+    stop = stop or StopRequest()
+    if stop_after is not None or signal_in_batch is not None:
+        step = module.training_step
+
+        micro_batches = itertools.count()
+
+        def counted(batch, batch_index=0):
+            if stop_after is not None:
+                stop.requested = module.global_step + 1 >= stop_after
+            if next(micro_batches) == signal_in_batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(batch, batch_index)
+
+        module.training_step = counted
+    data.setup("fit")
+    train(config, run, module, data, Console("none"), Tracker(), stop)
+    return module, run
+
+
+def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
+    return torch.load(run.checkpoints / FINAL, weights_only=True)["state_dict"]
+
+
+def assert_equal_weights(one: RunFolder, other: RunFolder) -> None:
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_same_seed_gives_the_same_weights_and_losses_bit_for_bit(small_backbones, tmp_path):
+    _, one = train_arm(tmp_path / "one", small_backbones)
+    _, two = train_arm(tmp_path / "two", small_backbones)
+    assert_equal_weights(one, two)
+    assert read_curves(one.training_path / "metrics.csv") == read_curves(two.training_path / "metrics.csv")
+    assert len(read_curves(one.training_path / "metrics.csv")) == 9
+
+
+def test_another_seed_gives_other_weights(small_backbones, tmp_path):
+    _, one = train_arm(tmp_path, small_backbones, steps=2)
+    _, two = train_arm(tmp_path, small_backbones, "seed=1", steps=2)
+    name = "adapter.layers.0.weight"
+    assert not torch.equal(weights_of(one)[name], weights_of(two)[name])
+
+
+# 40 records in batches of 6: an epoch has 6 batches. Step 4 is mid-epoch, step 6 the epoch's last, 7 the next one's first.
+@pytest.mark.parametrize(("stop_after", "workers", "accumulate"), [(4, 0, 1), (6, 0, 1), (7, 2, 1), (4, 2, 1), (2, 0, 2), (9, 0, 1)])
+def test_a_stopped_training_ends_as_an_undisturbed_one_bit_for_bit(small_backbones, tmp_path, stop_after, workers, accumulate):
+    options = (f"train.accumulate={accumulate}", f"data.num_workers={workers}")
+    _, whole = train_arm(tmp_path / "whole", small_backbones, f"train.accumulate={accumulate}")
+    with pytest.raises(Preempted, match=f"training, step {stop_after}"):
+        train_arm(tmp_path / "parts", small_backbones, *options, stop_after=stop_after)
+    _, parts = train_arm(tmp_path / "parts", small_backbones, *options)
+    assert_equal_weights(whole, parts)
+    assert read_curves(whole.training_path / "metrics.csv") == read_curves(parts.training_path / "metrics.csv")
+    assert not (parts.checkpoints / LAST).exists()
+
+
+def test_a_training_stopped_twice_in_one_epoch_ends_as_an_undisturbed_one(small_backbones, tmp_path):
+    _, whole = train_arm(tmp_path / "whole", small_backbones, steps=5)
+    for stop_after in (2, 4):
+        with pytest.raises(Preempted):
+            train_arm(tmp_path / "parts", small_backbones, stop_after=stop_after, steps=5)
+    _, parts = train_arm(tmp_path / "parts", small_backbones, steps=5)
+    assert_equal_weights(whole, parts)
+
+
+def test_cached_and_uncached_training_give_the_same_weights_bit_for_bit_at_equal_encoding_batch(small_backbones, tmp_path):
+    options = ("loss.clip_bank=0", "train.batch_size=8", "data.encode_batch_size=8")
+    _, cached = train_arm(tmp_path / "cached", small_backbones, *options, steps=4)
+    _, uncached = train_arm(tmp_path / "uncached", small_backbones, *options, "data.cache=false", steps=4)
+    assert_equal_weights(cached, uncached)
+
+
+def test_cached_and_uncached_training_agree_to_rounding_at_another_encoding_batch(small_backbones, tmp_path):
+    """The first step's terms, before Adam turns the rounding of gradients near zero into whole steps."""
+    options = ("loss.clip_bank=0", "train.batch_size=8", "train.log_every=1")
+    _, cached = train_arm(tmp_path / "cached", small_backbones, *options, steps=1)
+    _, uncached = train_arm(tmp_path / "uncached", small_backbones, *options, "data.cache=false", steps=1)
+    first, second = (read_curves(run.training_path / CURVES)[0] for run in (cached, uncached))
+    assert {"train/l_mse", "train/l_text", "train/l_clip"} <= first.keys() == second.keys()
+    assert all(first[name] == pytest.approx(second[name], rel=1e-5, abs=1e-5) for name in first)
+
+
+def test_a_checkpoint_holds_trained_parameters_only(small_backbones, tmp_path):
+    module, run = train_arm(tmp_path, small_backbones, steps=1)
+    content = torch.load(run.checkpoints / FINAL, weights_only=True)
+    assert {name.split(".")[0] for name in content["state_dict"]} == {"text_encoder", "adapter", "afe"}
+    trained = sum(p.numel() for p in module.parameters())
+    assert sum(value.numel() for value in content["state_dict"].values()) == trained
+    moments = sum(state["exp_avg"].numel() for state in content["optimizer_states"][0]["state"].values())
+    assert moments == trained
+
+
+def test_a_finished_training_is_taken_by_an_arm_that_differs_in_eval_keys_only(small_backbones, tmp_path):
+    module, run = train_arm(tmp_path, small_backbones, steps=2)
+    written = (run.checkpoints / FINAL).stat().st_mtime_ns
+    other, again = train_arm(tmp_path, small_backbones, "prompt_len=12", steps=2)
+    assert again.arm != run.arm and again.training_path == run.training_path
+    assert (run.checkpoints / FINAL).stat().st_mtime_ns == written
+    assert torch.equal(other.adapter.layers[0].weight, module.adapter.layers[0].weight)
+
+
+def test_a_training_made_from_other_data_is_not_taken(small_backbones, tmp_path):
+    _, run = train_arm(tmp_path, small_backbones, steps=2)
+    content = torch.load(run.checkpoints / FINAL, weights_only=True)
+    content["made_from"]["data"] = "0" * 16
+    content["state_dict"]["adapter.layers.0.weight"].zero_()
+    torch.save(content, run.checkpoints / FINAL)
+    module, _ = train_arm(tmp_path, small_backbones, steps=2)
+    assert module.adapter.layers[0].weight.abs().sum() > 0
+
+
+def test_a_signal_within_an_accumulated_step_waits_for_its_end_and_resumes_bit_for_bit(small_backbones, tmp_path):
+    options = ("train.accumulate=2",)
+    _, whole = train_arm(tmp_path / "whole", small_backbones, *options, steps=4)
+    stop = StopRequest().install()
+    try:
+        with pytest.raises(Preempted, match="training, step 2"):
+            train_arm(tmp_path / "parts", small_backbones, *options, steps=4, stop=stop, signal_in_batch=2)
+    finally:
+        stop.restore()
+    _, parts = train_arm(tmp_path / "parts", small_backbones, *options, steps=4)
+    assert_equal_weights(whole, parts)
+
+
+def test_epochs_limit_a_training_too(small_backbones, tmp_path):
+    _, run = train_arm(tmp_path, small_backbones, "train.max_epochs=1")
+    assert torch.load(run.checkpoints / FINAL, weights_only=True)["global_step"] == 6
