@@ -16,6 +16,7 @@ from ablations.cell.drawing.picture_store import PictureStore
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.config import Config
 from ablations.results.made_by import digest_of_code
+from datamodules import tiny_world
 from datamodules.cfp import CFPDataModule
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.backbones.loading import load_backbones
@@ -25,7 +26,9 @@ _HERE = Path(__file__).parent
 _MADE_BY = _HERE.parent / "results" / "made_by.py"
 _DRAWING_CODE = (Path(lightning_modules.__file__).parent, _HERE / "refining", _HERE / "drawing", _MADE_BY)
 _METRICS = Path(metrics_package.__file__).parent
-_SCORING_CODE = (*_DRAWING_CODE, _HERE / "scoring", _METRICS)
+# The oracles draw the picture that a prompt describes, and know the words that it may use.
+_TINY_WORLD = Path(tiny_world.__file__).parent
+_SCORING_CODE = (*_DRAWING_CODE, _HERE / "scoring", _METRICS, _TINY_WORLD)
 _DRAWING_LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy")
 _SCORING_LIBRARIES = (*_DRAWING_LIBRARIES, "torchvision", "scipy", "pyiqa", "stlpips-pytorch")
 

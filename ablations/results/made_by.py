@@ -26,11 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 def digest_of_code(*paths: Path) -> str:
-    """A digest of files, and of the Python files in folders and their sub-folders, by content: changed code makes other results."""
-    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    """A digest of files, and of the Python files in folders and their sub-folders: changed code makes other results.
+
+    By content and by place, from the given folder's own name on: a file that moves or is renamed counts as changed.
+    """
+    files = [(path, file) for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     sha = hashlib.sha256()
-    for file in files:
-        sha.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    for path, file in files:
+        sha.update(file.relative_to(path.parent).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
     return sha.hexdigest()[:16]
 
 
