@@ -76,7 +76,7 @@ class RefiningSession:
     settings alone, so the same actions give the same candidates everywhere.
 
     >>> from ablations import PromptRefiner
-    >>> from ablations.refining.session import RefiningSession, RefiningSettings
+    >>> from ablations.refiner.session import RefiningSession, RefiningSettings
     >>> refiner = PromptRefiner.from_run("outputs/my-arm/seed-0")
     >>> session = RefiningSession(refiner, "a green tree", RefiningSettings(prompt_len=4))
     >>> first = session.candidates

@@ -84,12 +84,12 @@ def test_the_papers_features_take_the_stated_gigabytes(tmp_path):
 def test_rows_of_a_killed_process_are_kept_and_not_encoded_again(tmp_path):
     script = f"""
 import os, signal
-import tests.test_feature_cache_scale as t, datamodules.feature_cache as f
+import test_feature_cache_scale as t, datamodules.feature_cache.building as f
 f.KEEP_EVERY_S = 0.0
 encoder = t.StandIn(40, lambda: os.kill(os.getpid(), signal.SIGKILL))
 t.build(t.make_cache(__import__("pathlib").Path({str(tmp_path / "killed")!r}), 100), encoder)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == -signal.SIGKILL, result.stderr
     lines, encoder, cache = [], StandIn(), make_cache(tmp_path / "killed", 100)

@@ -17,9 +17,8 @@ from open_clip.tokenizer import SimpleTokenizer, basic_clean
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ablations import export as exporting
 from ablations.export import main
-from ablations.refiner import exported_refiner
+from ablations.refiner import exported_refiner, exporting
 from ablations.refiner.exporting import PROBES, ExportError, export
 from ablations.refiner.prompt_refiner import PromptRefiner
 from ablations.results.trained_run import find_trained_run

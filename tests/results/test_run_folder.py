@@ -23,7 +23,7 @@ ROOT = Path(run_folder_module.__file__).parents[2]
 HOLDER = """
 import sys
 from ablations.config import parse
-from ablations.run_folder import RunFolder
+from ablations.results.run_folder import RunFolder
 folder = RunFolder(parse([f"output_dir={sys.argv[2]}", "seed=3"]))
 with getattr(folder, sys.argv[1])():
     if sys.argv[1] == "lock":
