@@ -1,6 +1,6 @@
-"""N, adaptive feature extraction (AFE): soft dynamic weights over an image's feature vectors.
+"""What N, adaptive feature extraction (AFE), gives: soft dynamic weights of an image's feature vectors, and their sum.
 
-Reconstructed: the paper names a dynamic weight network and soft dynamic weights, but published neither formula nor code.
+How the weights come about is reconstructed: `readings` holds the ways.
 Shapes: B = batch, K = feature vectors of an image (class token first, then pooled patch tokens), E = joint-space width.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class AdaptiveFeatures(NamedTuple):
@@ -24,24 +24,3 @@ class AdaptiveFeatures(NamedTuple):
     def class_token_mass(self) -> Tensor:
         """Mean weight of the class token, a scalar in [0, 1]; near 1, AFE has collapsed to no AFE."""
         return self.weights_BK[:, 0].mean()
-
-
-class AdaptiveFeatureExtraction(nn.Module):
-    """A two-layer network gives each vector a logit; softmax(logit / temperature) weighs the vectors.
-
-    It starts with equal weights: its last layer is zero, so that what it prefers is learned.
-    """
-
-    def __init__(self, width: int, hidden: int = 64, temperature: float = 1.0):
-        super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"AFE's temperature must be positive, got {temperature}")
-        self.temperature = temperature
-        self.dynamic_weights = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, 1))
-        nn.init.zeros_(self.dynamic_weights[-1].weight)
-        nn.init.zeros_(self.dynamic_weights[-1].bias)
-
-    def forward(self, vectors_BKE: Tensor) -> AdaptiveFeatures:
-        logits_BK = self.dynamic_weights(vectors_BKE).squeeze(-1)
-        weights_BK = (logits_BK / self.temperature).softmax(dim=-1)
-        return AdaptiveFeatures((weights_BK.unsqueeze(-1) * vectors_BKE).sum(dim=1), weights_BK)

@@ -1,14 +1,24 @@
 """The three losses of UF-FGTG and the optional feature term, one small class each.
 
+`forward` is the formula; `of(step)` hands it what it reads of a training step. `terms.py` says what each weighs and trains.
+
 Shapes in this file: B = batch, N = bank size, C = latent channels, H W = latent height and width, S = text positions,
 D = text width, T = target tokens, V = T5's vocabulary, E = joint-space width.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lightning_modules.training_step import Step
+
+if TYPE_CHECKING:
+    from lightning_modules.backbones.backbones import Backbones
+    from lightning_modules.settings import LossSettings
 
 
 class DiffusionNoiseLoss(nn.Module):
@@ -23,6 +33,9 @@ class DiffusionNoiseLoss(nn.Module):
     def forward(self, prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
         return F.mse_loss(prediction_BCHW.float(), target_BCHW.float())
 
+    def of(self, step: Step) -> Tensor:
+        return self(*step.noise_prediction())
+
 
 class TextConversionLoss(nn.Module):
     """L_text: T5's cross-entropy on the fine prompt, given the adapted coarse features.
@@ -35,6 +48,9 @@ class TextConversionLoss(nn.Module):
 
     def forward(self, logits_BTV: Tensor, labels_BT: Tensor, token_share: float = 1.0) -> Tensor:
         return F.cross_entropy(logits_BTV.float().flatten(0, 1), labels_BT.flatten(), ignore_index=-100) * token_share
+
+    def of(self, step: Step) -> Tensor:
+        return self(*step.written_tokens(), step.batch.get("target_token_share", 1.0))
 
 
 class ClipContrastiveLoss(nn.Module):
@@ -49,6 +65,22 @@ class ClipContrastiveLoss(nn.Module):
     def __init__(self, scale: float):
         super().__init__()
         self.scale = scale
+
+    @classmethod
+    def build(cls, settings: LossSettings, backbones: Backbones) -> ClipContrastiveLoss:
+        """With the settings' scale, or OpenCLIP's own, frozen, where they have none."""
+        return cls(float(backbones.clip_model.logit_scale.exp()) if settings.clip_scale is None else settings.clip_scale)
+
+    def of(self, step: Step) -> Tensor:
+        """The loss over the batch of all processes and, where the batch has one, a bank of further images."""
+        images_BE = step.image_representation(*step.image_features(), watch=True)
+        text_BE, images_BE = step.gathered(step.features.pooled_BE), step.gathered(images_BE)
+        groups_B = step.gathered(step.batch["coarse_groups_B"])
+        bank_NE = None
+        if "bank_vectors_NKE" in step.batch:
+            bank_NE = step.image_representation(step.batch["bank_vectors_NKE"], step.batch["bank_pooled_NE"])
+        loss, step.watched["clip_accuracy"] = self(text_BE, images_BE, groups_B, bank_NE, step.batch.get("bank_groups_N"))
+        return loss
 
     def logits(self, text_BE: Tensor, images_ME: Tensor, text_groups_B: Tensor, image_groups_M: Tensor) -> Tensor:
         """Scaled cosines (B, M), M >= B; the first B images belong to the texts, other pairs of one group are -inf."""
@@ -85,3 +117,6 @@ class FeatureMatchingLoss(nn.Module):
 
     def forward(self, pooled_BE: Tensor, frozen_fine_BE: Tensor) -> Tensor:
         return (1 - F.cosine_similarity(pooled_BE.float(), frozen_fine_BE.float(), dim=-1)).mean()
+
+    def of(self, step: Step) -> Tensor:
+        return self(step.features.pooled_BE, step.fine_pooled())

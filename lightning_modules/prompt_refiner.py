@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.adaptive_features import AdaptiveFeatureExtraction
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.domain_adapter import DomainAdapter
-from lightning_modules.losses import ClipContrastiveLoss, DiffusionNoiseLoss, FeatureMatchingLoss, TextConversionLoss
+from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
+from lightning_modules.readings import reading_named
 from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings, Refinement, RefineSettings
+from lightning_modules.terms import Term
 from lightning_modules.text_decoder import WrittenText
-from lightning_modules.text_encoder import TextFeatures, text_mask
+from lightning_modules.text_encoder import text_mask
+from lightning_modules.training_step import Step
 
-_NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
 # What E_T reads when A's output is scaled at step 0. The final norm gives all text states about the same size.
 _SCALE_PROBE = "a picture"
 
@@ -55,21 +55,14 @@ class PromptRefinerModule(pl.LightningModule):
                 with torch.no_grad():
                     states_BSD = self.text_encoder(backbones.tokenize([_SCALE_PROBE])).states_BSD
                 self.adapter.match_scale(states_BSD, backbones.decoder.embedding_rms)
-            self.afe = (
-                AdaptiveFeatureExtraction(backbones.joint_width, losses.afe_hidden, losses.afe_temperature) if losses.use_afe else None
-            )
-        self.noise_loss = DiffusionNoiseLoss() if losses.use_mse else None
-        self.text_loss = TextConversionLoss() if losses.use_text else None
-        scale = float(backbones.clip_model.logit_scale.exp()) if losses.clip_scale is None else losses.clip_scale
-        self.clip_loss = ClipContrastiveLoss(scale) if losses.use_clip else None
-        self.feature_loss = FeatureMatchingLoss() if losses.use_feature else None
-        self._latent_encoder = backbones.latent_encoder() if losses.use_mse else None
-        self._image_encoder = backbones.image_vector_encoder(losses.afe_grid) if losses.use_clip else None
+            self.afe = reading_named(losses.afe.reading)(backbones.joint_width, losses.afe) if losses.use_afe else None
+            self.loss_terms = nn.ModuleDict({term.name: _loss_of(term, losses, backbones) for term in losses.terms()})
+        self.encoders = _encoders_read_by(losses, backbones)
 
     @property
     def feature_encoders(self) -> list:
         """The encoders of the frozen picture features that this arm's losses read; the data module caches them."""
-        return [encoder for encoder in (self._latent_encoder, self._image_encoder) if encoder is not None]
+        return list(self.encoders.values())
 
     def on_fit_start(self) -> None:
         self.backbones.to(self.device)
@@ -88,109 +81,43 @@ class PromptRefinerModule(pl.LightningModule):
         return total
 
     @property
-    def _is_shared(self) -> bool:
+    def is_shared(self) -> bool:
+        """Whether several processes share each batch out."""
         return self._trainer is not None and self.trainer.world_size > 1
 
     def _over_processes(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scalars of this process's share of a batch -> those of the whole batch, detached, the same in every process."""
         values = {name: value.detach() for name, value in values.items()}
-        if not self._is_shared:
+        if not self.is_shared:
             return values
         means = self.trainer.strategy.reduce(torch.stack([value.float() for value in values.values()]), reduce_op="mean")
         return dict(zip(values, means.unbind(), strict=True))
 
     def parameters_without_gradient(self) -> list[nn.Parameter]:
         """Trained parameters that no term of this arm reaches: what the pooled feature needs alone, and A without L_text."""
+        reached = {part for term in self.losses.terms() for part in term.trains}
         unused: list[nn.Parameter] = []
-        if self.clip_loss is None and self.feature_loss is None:
+        if "text_encoder.pooled" not in reached:
             unused += self.text_encoder.parameters_of_pooled_alone()
-        return unused if self.text_loss is not None else [*unused, *self.adapter.parameters()]
+        return unused if "adapter" in reached else [*unused, *self.adapter.parameters()]
 
     def total_loss(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms that are on."""
-        weights = {
-            "l_mse": self.losses.mse_weight,
-            "l_text": self.losses.text_weight,
-            "l_clip": self.losses.clip_weight,
-            "l_feature": self.losses.feature_weight,
-        }
-        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        return torch.stack([self.losses.weights[name.removeprefix("l_")] * value for name, value in terms.items()]).sum()
 
     def compute_terms(self, batch: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The unweighted terms that are on (l_mse, l_text, l_clip, l_feature) and figures to watch, all scalars."""
-        features = self.text_encoder(batch["text_tokens_BS"])
-        terms: dict[str, Tensor] = {}
-        watched: dict[str, Tensor] = {}
-        if self.noise_loss is not None:
-            terms["l_mse"] = self._noise_term(batch, features)
-        if self.text_loss is not None:
-            share = batch.get("target_token_share", 1.0)
-            labels_BT = batch["target_tokens_BT"].masked_fill(~batch["target_mask_BT"], -100)
-            mask_BS = self._decoder_mask(batch["text_tokens_BS"])
-            logits_BTV = self.backbones.decoder.logits(self.adapter(features.states_BSD), labels_BT, mask_BS)
-            terms["l_text"] = self.text_loss(logits_BTV, labels_BT, share)
-        if self.clip_loss is not None:
-            terms["l_clip"], clip_watched = self._clip_term(batch, features)
-            watched |= clip_watched
-        if self.feature_loss is not None:
-            with torch.no_grad():
-                fine_tokens_BS = self.backbones.tokenize(batch["fine_prompts"]).to(self.device)
-                fine_BE = self.backbones.text_encoder(fine_tokens_BS).pooled_BE
-            terms["l_feature"] = self.feature_loss(features.pooled_BE, fine_BE)
-        return terms, watched
+        """The unweighted terms that are on, by l_NAME, and figures to watch, all scalars."""
+        step = Step(self, batch)
+        terms = {f"l_{name}": loss.of(step) for name, loss in self.loss_terms.items()}
+        return terms, step.watched
 
-    def _decoder_mask(self, tokens_BS: Tensor) -> Tensor | None:
+    def decoder_mask(self, tokens_BS: Tensor) -> Tensor | None:
         """The positions that T5 may read, (B, S), or None for all."""
         return text_mask(tokens_BS) if self.adapter_settings.mask_padding else None
 
-    def _noise_term(self, batch: dict, features: TextFeatures) -> Tensor:
-        model = self.backbones.text_to_image
-        if "latent_mean_BCHW" in batch:
-            mean_BCHW, logvar_BCHW = batch["latent_mean_BCHW"], batch["latent_logvar_BCHW"]
-        else:
-            mean_BCHW, logvar_BCHW = self._latent_encoder.encode(batch["images_BCHW"]).values()
-        keys = batch["draw_seeds"].tolist()
-        shape = tuple(mean_BCHW.shape[1:])
-        latents_BCHW = model.sample_latents(mean_BCHW, logvar_BCHW, self._normal(keys, shape, _POSTERIOR_TAG))
-        noise_BCHW = self._normal(keys, shape, _NOISE_TAG)
-        timesteps = [np.random.default_rng([self.seed, *key, _TIMESTEP_TAG]).integers(model.num_timesteps) for key in keys]
-        timesteps_B = torch.tensor(np.array(timesteps), device=self.device)
-        return self.noise_loss(*model.predict(latents_BCHW, noise_BCHW, timesteps_B, features.states_BSD))
-
-    def _normal(self, keys: Sequence[Sequence[int]], shape: tuple[int, ...], tag: int) -> Tensor:
-        """Standard normal draws (B, *shape), row i keyed by (seed, *keys[i], tag)."""
-        rows = [np.random.default_rng([self.seed, *key, tag]).standard_normal(shape, dtype=np.float32) for key in keys]
-        return torch.from_numpy(np.stack(rows)).to(self.device)
-
-    def _clip_term(self, batch: dict, features: TextFeatures) -> tuple[Tensor, dict[str, Tensor]]:
-        if "image_pooled_BE" in batch:
-            vectors_BKE, pooled_BE = batch["image_vectors_BKE"], batch["image_pooled_BE"]
-        else:
-            vectors_BKE, pooled_BE = self._image_encoder.encode(batch["images_BCHW"]).values()
-        watched: dict[str, Tensor] = {}
-
-        def represent(vectors_BKE: Tensor, pooled_BE: Tensor, watch: bool) -> Tensor:
-            if self.afe is None:
-                return pooled_BE
-            adaptive = self.afe(vectors_BKE)
-            if watch:
-                watched.update(afe_entropy=adaptive.entropy(), afe_class_token_mass=adaptive.class_token_mass())
-            return adaptive.representation_BE
-
-        images_BE = represent(vectors_BKE, pooled_BE, True)
-        text_BE, groups_B = features.pooled_BE, batch["coarse_groups_B"]
-        if self._is_shared:
-            # Negatives come from all devices, and the gradient goes back to where each came from.
-            text_BE = self.all_gather(text_BE, sync_grads=True).flatten(0, 1)
-            images_BE = self.all_gather(images_BE, sync_grads=True).flatten(0, 1)
-            groups_B = self.all_gather(groups_B).flatten()
-        bank_NE = represent(batch["bank_vectors_NKE"], batch["bank_pooled_NE"], False) if "bank_vectors_NKE" in batch else None
-        loss, watched["clip_accuracy"] = self.clip_loss(text_BE, images_BE, groups_B, bank_NE, batch.get("bank_groups_N"))
-        return loss, watched
-
     def configure_optimizers(self):
         settings = self.optimizer_settings
-        new = [*self.adapter.parameters(), *(self.afe.parameters() if self.afe is not None else ())]
+        new = [*self.adapter.parameters(), *(self.afe.parameters() if self.afe is not None else ()), *self.loss_terms.parameters()]
         groups = [
             {"params": list(self.text_encoder.parameters()), "lr": settings.learning_rate},
             {"params": new, "lr": settings.learning_rate * settings.new_parts_lr_scale},
@@ -225,7 +152,7 @@ class PromptRefinerModule(pl.LightningModule):
 
         def read(texts: list[str]) -> tuple[Tensor, Tensor | None]:
             tokens_BS = self.backbones.tokenize(texts if read_instead is None else list(read_instead)).to(self.device)
-            return self.adapter(self.text_encoder(tokens_BS).states_BSD), self._decoder_mask(tokens_BS)
+            return self.adapter(self.text_encoder(tokens_BS).states_BSD), self.decoder_mask(tokens_BS)
 
         was_training = self.training
         self.eval()
@@ -274,6 +201,18 @@ class PromptRefinerModule(pl.LightningModule):
             top_p=settings.top_p,
             top_k=settings.top_k,
         )
+
+
+def _loss_of(term: Term, settings: LossSettings, backbones: Backbones) -> nn.Module:
+    cls = term.loss_class()
+    return cls.build(settings, backbones) if hasattr(cls, "build") else cls()
+
+
+def _encoders_read_by(losses: LossSettings, backbones: Backbones) -> dict[str, LatentEncoder | ImageVectorEncoder]:
+    """The encoders of frozen picture features that the terms read, by name; those that no term reads are not made."""
+    makers = {"latents": backbones.latent_encoder, "image_vectors": lambda: backbones.image_vector_encoder(losses.afe.grid)}
+    read = {name for term in losses.terms() for name in term.reads}
+    return {name: make() for name, make in makers.items() if name in read}
 
 
 def _extended(row: Refinement, written: WrittenText, settings: RefineSettings) -> Refinement:

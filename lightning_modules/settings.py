@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from lightning_modules.readings import DEFAULT_READING
+from lightning_modules.terms import Term, all_terms, term_weights
+
+
+@dataclass(frozen=True)
+class AFESettings:
+    """Adaptive feature extraction: its reading (see `readings`), the width of the network that weighs, the softmax's temperature, the grid.
+
+    Patch tokens are pooled to `grid` x `grid` vectors.
+    """
+
+    reading: str = DEFAULT_READING
+    hidden: int = 64
+    temperature: float = 1.0
+    grid: int = 4
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which terms are on and what they weigh. The weight of L_text is the authors'; those of L_clip and L_feature are not published."""
+    """The loss terms that are on with their weights, {name: weight}, in the table's order (`terms.term_weights` makes it), and details.
 
-    use_mse: bool = True
-    use_text: bool = True
-    use_clip: bool = True
+    The weight of L_text is the authors'; those of L_clip and L_feature are not published. `clip_scale` is the scale of L_clip's logits,
+    None for OpenCLIP's own. Raises ValueError where nothing is on, and for AFE without L_clip.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=term_weights)
     use_afe: bool = True
-    use_feature: bool = False
-    mse_weight: float = 1.0
-    text_weight: float = 0.1
-    clip_weight: float = 0.1
-    feature_weight: float = 1.0
+    afe: AFESettings = AFESettings()
     clip_scale: float | None = 10.0
-    afe_hidden: int = 64
-    afe_temperature: float = 1.0
-    afe_grid: int = 4
 
     def __post_init__(self) -> None:
-        if not (self.use_mse or self.use_text or self.use_clip or self.use_feature):
-            raise ValueError("at least one of use_mse, use_text, use_clip and use_feature must be on")
-        if self.use_afe and not self.use_clip:
+        if not self.weights:
+            raise ValueError(f"at least one of {', '.join(f'use_{term.name}' for term in all_terms())} must be on")
+        if self.use_afe and "clip" not in self.weights:
             raise ValueError("use_afe=true needs use_clip=true: AFE acts only through L_clip")
+
+    def terms(self) -> list[Term]:
+        """The terms that are on, in order."""
+        return [term for term in all_terms() if term.name in self.weights]
 
 
 @dataclass(frozen=True)

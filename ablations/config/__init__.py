@@ -1,8 +1,8 @@
 """What is asked for: the config of a cell, its keys, and the names that follow from it. Imports no heavy library."""
 
-from ablations.config.config import KEYS, from_flat_dict, parse, to_flat_dict
+from ablations.config.config import from_flat_dict, parse, to_flat_dict
 from ablations.config.help import help_text
-from ablations.config.keys import Config, EvalConfig
+from ablations.config.keys import KEYS, Config, EvalConfig
 from ablations.config.names import arm_name, digest, train_id
 from ablations.config.parsing import show
 

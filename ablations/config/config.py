@@ -1,6 +1,6 @@
 """The config of a cell: every key, what it may be, and the names that follow from it.
 
-A key is declared once, in `config_keys`, with its default, kind, help, profile values and constraint; validation, `--help` and the
+A key is declared once, in `config.keys`, with its default, kind, help, profile values and constraint; validation, `--help` and the
 digests are generated from that. Layers, later ones win: defaults < profile < YAML (`config=FILE`) < command line `key=value`. Imports
 no heavy library, so that a mistake is reported at once.
 """
@@ -12,13 +12,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ablations.config.keys import Config
+from ablations.config.keys import KEYS, Config, config_class
 from ablations.config.parsing import (
     UNSET,
-    Key,
     Scalar,
     convert,
-    keys_of,
+    load_yaml,
     nest,
     read_command_line,
     read_yaml,
@@ -26,18 +25,19 @@ from ablations.config.parsing import (
     show,
     warn_of_no_effect,
 )
-from ablations.config.presets import NAMED_ABLATIONS, REHEARSAL
+from ablations.config.presets import REHEARSAL, named_ablations
 from ablations.runtime.errors import UserError
-
-KEYS: dict[str, Key] = keys_of(Config)
+from ablations.runtime.plugins import load_plugins
+from lightning_modules.terms import all_terms
 
 
 def parse(argv: list[str]) -> Config:
     """The config that the arguments `key=value` ask for, checked and with `use_afe` resolved to a bool.
 
     Raises UserError, in one line, for an unknown or repeated key, a wrong type, an impossible value or combination, and a file that is
-    not there. Logs a warning for each key that was set but has no effect.
+    not there. Logs a warning for each key that was set but has no effect. Plug-ins are imported first: they may add keys.
     """
+    load_plugins(_plugins_asked_for(argv))
     typed = {name: convert(KEYS[name], text) for name, text in read_command_line(argv, KEYS).items()}
     file = typed.get("config")
     from_file: dict[str, Scalar] = {}
@@ -59,10 +59,19 @@ def from_flat_dict(flat: Mapping[str, Any]) -> Config:
     Checks keys, types and combinations as `parse` does, but not that files exist: results are also read on other machines. A key that
     was added after the dict was written takes the value that means what was done before it existed.
     """
+    load_plugins(flat.get("plugins"))
     for name in flat:
         require_known(name, KEYS)
     older = {name: key.option.as_before for name, key in KEYS.items() if key.option.as_before is not UNSET}
     return _build(older, {name: convert(KEYS[name], raw) for name, raw in flat.items()})
+
+
+def _plugins_asked_for(argv: list[str]) -> Any:
+    """The value of `plugins` on the command line, else in the config file that it names."""
+    given = {name.removeprefix("--"): text for name, _, text in (word.partition("=") for word in argv)}
+    if "plugins" in given or "config" not in given:
+        return given.get("plugins")
+    return load_yaml(os.path.expanduser(given["config"])).get("plugins")
 
 
 def to_flat_dict(config: Config) -> dict[str, Scalar]:
@@ -82,35 +91,43 @@ def _build(*layers: Mapping[str, Scalar]) -> Config:
         from ablations.metrics.register import names_in
 
         layers = (*layers, {"eval.metrics": ",".join(names_in(str(given["eval.metrics"])))})
-    schema = OmegaConf.structured(Config)
+    schema = OmegaConf.structured(config_class())
     OmegaConf.set_readonly(schema, False)  # OmegaConf takes a frozen dataclass for a read-only config
     profile_layer = {name: key.profile_default(profile) for name, key in KEYS.items()}
     if profile == "paper" and given.get("backbones.init") == "random":
         profile_layer |= REHEARSAL
-    profile_layer |= NAMED_ABLATIONS.get(str(given.get("ablation")), {})
+    profile_layer |= named_ablations().get(str(given.get("ablation")), {})
     merged = OmegaConf.merge(schema, nest(profile_layer), *(nest(layer) for layer in layers))
-    if merged.use_afe and not merged.use_clip:
-        raise UserError("use_afe=true needs use_clip=true: AFE acts only through L_clip (use_afe=null follows use_clip)")
-    if merged.use_afe is None:
-        merged.use_afe = merged.use_clip
+    _resolve_switches(merged)
     config = OmegaConf.to_object(merged)
-    assert isinstance(config, Config)
     _check_combinations(config)
     return config
+
+
+def _resolve_switches(merged: Any) -> None:
+    """A switch that acts through a term alone follows it where it is null. Raises UserError where it is on and its term is off."""
+    for term in all_terms():
+        for switch in (f"use_{name}" for name in term.switches):
+            if merged[switch] and not merged[f"use_{term.name}"]:
+                acts = f"{switch.removeprefix('use_').upper()} acts only through {term.title}"
+                raise UserError(f"{switch}=true needs use_{term.name}=true: {acts} ({switch}=null follows use_{term.name})")
+            if merged[switch] is None:
+                merged[switch] = merged[f"use_{term.name}"]
 
 
 def _check_named_ablation(given: Mapping[str, Scalar]) -> None:
     """Raises UserError where a key says otherwise than the ablation that was named: the name would lie."""
     name = given.get("ablation")
-    for key, value in NAMED_ABLATIONS.get(str(name), {}).items():
+    for key, value in named_ablations().get(str(name), {}).items():
         if key in given and given[key] != value:
             raise UserError(f"ablation={name} means {key}={show(value)}, not {key}={show(given[key])}: leave one of the two out")
 
 
 def _check_combinations(config: Config) -> None:
     """Raises UserError where values that are possible one by one are impossible together."""
-    if not (config.use_mse or config.use_text or config.use_clip or config.use_feature):
-        raise UserError("nothing to train: at least one of use_mse, use_text, use_clip and use_feature must be true")
+    switches = [f"use_{term.name}" for term in all_terms()]
+    if not any(getattr(config, switch) for switch in switches):
+        raise UserError(f"nothing to train: at least one of {', '.join(switches[:-1])} and {switches[-1]} must be true")
     if config.train.max_steps is None and config.train.max_epochs is None:
         raise UserError("training would never end: train.max_steps and train.max_epochs are both null; set one of them")
     if config.profile == "tiny" and config.data.image_size != 64:

@@ -2,8 +2,7 @@
 
 from dataclasses import fields, is_dataclass
 
-from ablations.config.config import KEYS
-from ablations.config.keys import Config
+from ablations.config.keys import KEYS, config_class
 from ablations.config.parsing import key_list
 
 _USAGE = """\
@@ -17,6 +16,7 @@ examples:
   python -m ablations.run                                      the tiny profile: no downloads, no account, no GPU
   python -m ablations.run prompt_len=12                        another length; the training is shared with the first run
   python -m ablations.run use_clip=false seed=1                without L_clip (and so without AFE), second seed
+  python -m ablations.run plugins=my_module use_my_loss=true   with a loss term of your own (docs/extending.md)
   python -m ablations.run config=mine.yaml loss.clip_scale=null
   python -m ablations.run profile=paper data.source=cfp.csv data.images=images
   python -m ablations.run profile=paper backbones.init=random  a rehearsal at full size: no downloads, a few steps, minutes
@@ -29,5 +29,5 @@ checkpoint; run keys (paths, workers, logging) change no result and no name; the
 
 def help_text() -> str:
     """The text of --help: usage, examples, and every key with its default, kind, meaning and constraint."""
-    groups = {item.name: (item.type.__doc__ or "") for item in fields(Config) if is_dataclass(item.type)}
+    groups = {item.name: (item.type.__doc__ or "") for item in fields(config_class()) if is_dataclass(item.type)}
     return f"{_USAGE}\nkeys, as key=default in profile=tiny:\n\n{key_list(KEYS, {'': 'The arm and the run', **groups})}\n"

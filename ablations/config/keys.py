@@ -1,23 +1,26 @@
 """Every config key, declared once, with its default, kind, help, profile values and constraint. Imports no heavy library.
 
-`ablations.config` makes configs of them, checks what is impossible together, and derives names.
+The two keys of each loss term, `use_NAME` and `loss.NAME_weight`, follow from the table of terms, those of plug-ins included: so the class
+of a config is put together by `config_class`, and `KEYS` are the keys as they are now. `ablations.config` makes configs, checks what is
+impossible together, and derives names.
 """
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any
 
-from ablations.config.parsing import option
-from ablations.config.presets import NAMED_ABLATIONS
+from ablations.config.parsing import Key, keys_of, option
+from ablations.config.presets import named_ablations
 from lightning_modules.published import IMAGE_MODEL
+from lightning_modules.readings import DEFAULT_READING, reading_names
+from lightning_modules.terms import Term, all_terms
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class _LossConfig:
     """Weights and details of the loss terms"""
 
-    mse_weight: float = option(1.0, "train", "weight of L_mse", above=0, needs="use_mse=true")
-    text_weight: float = option(0.1, "train", "weight of L_text", tiny=1.0, above=0, needs="use_text=true")
-    clip_weight: float = option(0.1, "train", "weight of L_clip (not published: reconstructed)", above=0, needs="use_clip=true")
-    feature_weight: float = option(1.0, "train", "weight of feature matching (our addition)", above=0, needs="use_feature=true")
     clip_scale: float | None = option(
         10.0, "train", "scale of L_clip's logits (reconstructed); null = OpenCLIP's own, frozen", above=0, needs="use_clip=true"
     )
@@ -31,6 +34,14 @@ class LossConfig:
 class AFEConfig:
     """Adaptive feature extraction (reconstructed)"""
 
+    reading: str = option(
+        DEFAULT_READING,
+        "train",
+        "what the image vectors are and how they are weighed",
+        choices=reading_names,
+        needs="use_afe=true",
+        as_before=DEFAULT_READING,
+    )
     temperature: float = option(1.0, "train", "of the softmax over image vectors; low = sharp weights", above=0, needs="use_afe=true")
     hidden: int = option(64, "train", "width of the network that weighs the image vectors", least=1, needs="use_afe=true")
     grid: int = option(4, "train", "patch tokens are pooled to grid x grid vectors", least=1, most=32, needs="use_afe=true")
@@ -227,24 +238,30 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class _Config:
     """A cell. Get one from `parse` or `from_flat_dict`: the bare class knows the defaults but no profile, and `use_afe` is unresolved."""
 
     prompt_len: int = option(6, "eval", "tokens that one round appends", least=1, most=256)
-    use_mse: bool = option(True, "train", "L_mse: the frozen UNet denoises the fine image, told the coarse prompt")
-    use_text: bool = option(True, "train", "L_text: the frozen T5 writes the fine prompt")
-    use_clip: bool = option(True, "train", "L_clip: text features are pulled to the fine image's (reconstructed)")
     use_afe: bool | None = option(None, "train", "adaptive feature extraction within L_clip; null = as use_clip")
-    use_feature: bool = option(False, "train", "feature matching (our addition): text features are pulled to the fine prompt's")
+    plugins: str | None = option(
+        None,
+        "eval",
+        "modules of yours that add loss terms, AFE readings, metrics, conditions, readers: imported first (docs/extending.md)",
+        listed=True,
+        as_before=None,
+    )
     seed: int = option(0, "seed", "all chance follows from it", least=0, most=2**32 - 1)
     profile: str = option("tiny", "train", "tiny = everything embedded, no downloads; paper = SD 2.1 scale", choices=("tiny", "paper"))
     ablation: str | None = option(
-        None, "run", "an arm of the paper's tables by name: sets use_mse to use_feature and prompt_len", choices=tuple(NAMED_ABLATIONS)
+        None,
+        "run",
+        "an arm of the paper's tables by name: sets the loss terms, use_afe and prompt_len",
+        choices=lambda: tuple(named_ablations()),
     )
     output_dir: str = option("outputs", "run", "where run folders go", path=True)
     config: str | None = option(None, "run", "a YAML file with keys, nested or dotted", path=True)
     force: bool = option(False, "run", "run a finished cell again")
-    loss: LossConfig = LossConfig()
+    loss: _LossConfig = _LossConfig()
     afe: AFEConfig = AFEConfig()
     adapter: AdapterConfig = AdapterConfig()
     train: TrainConfig = TrainConfig()
@@ -253,3 +270,61 @@ class Config:
     eval: EvalConfig = EvalConfig()
     wandb: WandbConfig = WandbConfig()
     trainer: TrainerConfig = TrainerConfig()
+
+
+def _fields_of(cls: type) -> list[tuple[str, type, Any]]:
+    return [(item.name, item.type, field(default=item.default, metadata=item.metadata)) for item in fields(cls)]
+
+
+def _switch(term: Term) -> tuple[str, type, Any]:
+    return f"use_{term.name}", bool, option(term.on, "train", term.help)
+
+
+def _weight(term: Term) -> tuple[str, type, Any]:
+    declared = {} if term.tiny_weight is None else {"tiny": term.tiny_weight}
+    text = f"weight of {term.title}{term.weight_help}"
+    return f"{term.name}_weight", float, option(term.weight, "train", text, above=0, needs=f"use_{term.name}=true", **declared)
+
+
+@functools.cache
+def _config_class(terms: tuple[Term, ...]) -> type:
+    loss = make_dataclass("LossConfig", [*map(_weight, terms), *_fields_of(_LossConfig)], frozen=True)
+    loss.__doc__ = _LossConfig.__doc__
+    declared = _fields_of(_Config)
+    at = next(i for i, (name, *_) in enumerate(declared) if name == "use_afe")
+    declared[at:at] = map(_switch, terms)
+    declared = [("loss", loss, field(default=loss())) if name == "loss" else (name, *rest) for name, *rest in declared]
+    cell = make_dataclass("Config", declared, frozen=True)
+    cell.__doc__ = _Config.__doc__
+    for cls in (loss, cell):
+        cls.__module__ = __name__
+    return cell
+
+
+def config_class() -> type:
+    """The class of a config: the keys declared here, and two for each loss term that is registered now."""
+    return _config_class(all_terms())
+
+
+Config = config_class()
+
+
+@functools.cache
+def _keys(terms: tuple[Term, ...]) -> dict[str, Key]:
+    return keys_of(_config_class(terms))
+
+
+class _Keys(Mapping[str, Key]):
+    """Every key by dotted name, in the order of declaration; a term that is registered later brings its keys along."""
+
+    def __getitem__(self, name: str) -> Key:
+        return _keys(all_terms())[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_keys(all_terms()))
+
+    def __len__(self) -> int:
+        return len(_keys(all_terms()))
+
+
+KEYS: Mapping[str, Key] = _Keys()

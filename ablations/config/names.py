@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from ablations.config.config import KEYS, to_flat_dict
-from ablations.config.keys import Config
+from ablations.config.config import to_flat_dict
+from ablations.config.keys import KEYS, Config
 from ablations.config.parsing import Key
-
-if TYPE_CHECKING:
-    from ablations.config.keys import Config
+from ablations.runtime.plugins import belongs_to, load_plugins
+from lightning_modules import readings
+from lightning_modules.terms import all_terms, terms_on
 
 
 def digest(config: Config, kinds: tuple[str, ...], keys: Mapping[str, Key] = KEYS) -> str:
@@ -20,10 +19,18 @@ def digest(config: Config, kinds: tuple[str, ...], keys: Mapping[str, Key] = KEY
 
     The digest covers every key, default or not, rather than only those that differ from the defaults: a default that is changed later then
     gives a new digest instead of passing old results off as new ones. A key that is *added* later would also rename every old result, for
-    nothing: such a key declares `as_before`, the value that means what the code did until then, and is left out at that value.
+    nothing: such a key declares `as_before`, the value that means what the code did until then, and is left out at that value. The keys of
+    a loss term that came later are left out while it is off. The code of plug-ins counts as a value.
     """
     flat = to_flat_dict(config)
-    covered = {name: flat[name] for name, key in keys.items() if key.option.kind in kinds and flat[name] != key.option.as_before}
+    covered: dict[str, object] = {
+        name: flat[name] for name, key in keys.items() if key.option.kind in kinds and flat[name] != key.option.as_before
+    }
+    for term in all_terms():
+        if not (term.in_every_digest or flat.get(f"use_{term.name}")):
+            covered = {name: value for name, value in covered.items() if name not in (f"use_{term.name}", f"loss.{term.name}_weight")}
+    if plugins := plugins_behind(config, "eval" in kinds):
+        covered["plugins"] = plugins
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
@@ -42,8 +49,22 @@ def train_id(config: Config) -> str:
 
 
 def _terms(config: Config) -> list[str]:
-    terms = {"mse": config.use_mse, "text": config.use_text, "clip": config.use_clip, "afe": config.use_afe, "feature": config.use_feature}
-    return [term for term, on in terms.items() if on]
+    """The terms that are on, each followed by the switches that act through it."""
+    switches = [name for term in all_terms() for name in (term.name, *term.switches)]
+    return [name for name in switches if getattr(config, f"use_{name}")]
+
+
+def plugins_behind(config: Config, evaluated: bool) -> dict[str, str]:
+    """{plug-in: digest of its code}: all of the config's where what is `evaluated` counts, else those that the training depends on.
+
+    A training depends on the plug-ins whose loss terms and AFE reading are on.
+    """
+    loaded = load_plugins(config.plugins)
+    if evaluated:
+        return loaded
+    modules = [term.plugin for term in terms_on(to_flat_dict(config))]
+    modules += [readings.plugin_of(config.afe.reading)] if config.use_afe else []
+    return {name: digest for name, digest in loaded.items() if any(belongs_to(module, name) for module in modules)}
 
 
 def is_rehearsal(config: Config) -> bool:

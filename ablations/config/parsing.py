@@ -11,7 +11,7 @@ import os
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -41,18 +41,24 @@ class Option:
     above: float | None = None
     below: float | None = None
     multiple_of: int | None = None
-    choices: tuple[str, ...] | None = None
+    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] | None = None
     path: bool = False
     listed: bool = False
     needs: str | None = None
     as_before: Scalar = UNSET
+
+    @property
+    def may_be(self) -> tuple[str, ...] | None:
+        """The choices as they are now: those of an open table grow with what is registered."""
+        return self.choices() if callable(self.choices) else self.choices
 
 
 def option(default: Scalar, kind: str, text: str, **declared: Any) -> Any:
     """A dataclass field that is a config key.
 
     kind: "train" | "eval" | "run" | "seed"; text: one line of help; tiny, paper: the value in that profile where it is not the default;
-    least, most, above, below, multiple_of, choices: the constraint (null is allowed exactly where the type says `| None`);
+    least, most, above, below, multiple_of, choices (a tuple, or a function that gives it): the constraint (null is allowed exactly where
+    the type says `| None`);
     path: a file or folder, whose `~` and `./` are resolved; listed: names with commas between them, or a YAML list of names;
     needs: "key=value", without which this key has no effect;
     as_before: for a key added after results exist, the value that means what those results did (see `config.digest`).
@@ -78,8 +84,8 @@ class Key:
     def allowed(self) -> str:
         """What the key may be, in words, as in "an integer from 1 to 256 or null"."""
         o = self.option
-        if o.choices:
-            words = "one of " + ", ".join(o.choices)
+        if o.may_be:
+            words = "one of " + ", ".join(o.may_be)
         elif self.type is bool:
             words = "true or false"
         elif self.type is str:
@@ -182,7 +188,7 @@ _CONVERTERS = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}
 
 def _within(o: Option, value: Any) -> bool:
     return (
-        (o.choices is None or value in o.choices)
+        (o.may_be is None or value in o.may_be)
         and (o.least is None or value >= o.least)
         and (o.most is None or value <= o.most)
         and (o.above is None or value > o.above)
@@ -226,19 +232,7 @@ def read_yaml(path: str, keys: Mapping[str, Key]) -> dict[str, object]:
     Raises UserError, naming the file, where it is missing, no YAML (with the line), no mapping, or has an unknown or repeated key.
     """
     where = f" in {path}"
-    if not os.path.isfile(path):
-        raise UserError(f"config: there is no file {path!r}")
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(Path(path)), resolve=False)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not a readable YAML file: {error}") from None
-    except OSError as error:  # OmegaConf's word for a file with a lone scalar, besides a file that cannot be read
-        raise UserError(f"{path}: {error.strerror or 'expected key: value lines'}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected key: value lines, not a list")
+    content = load_yaml(path)
     given: dict[str, object] = {}
 
     def collect(mapping: Mapping[Any, object], prefix: str) -> None:
@@ -255,6 +249,24 @@ def read_yaml(path: str, keys: Mapping[str, Key]) -> dict[str, object]:
 
     collect(content, "")
     return given
+
+
+def load_yaml(path: str) -> dict[Any, object]:
+    """The content of a config file. Raises UserError, naming the file, where it is missing, no YAML (with the line) or no mapping."""
+    if not os.path.isfile(path):
+        raise UserError(f"config: there is no file {path!r}")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(Path(path)), resolve=False)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: {error.problem or error.context}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not a readable YAML file: {error}") from None
+    except OSError as error:  # OmegaConf's word for a file with a lone scalar, besides a file that cannot be read
+        raise UserError(f"{path}: {error.strerror or 'expected key: value lines'}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected key: value lines, not a list")
+    return content
 
 
 def nest(flat: Mapping[str, Scalar]) -> dict[str, Any]:

@@ -6,31 +6,38 @@ switches). As values of one key they are a grid again, so that one sweep file ho
     ablation: {values: [full, without_mse, ..., length_20]}
     seed: {values: [0, 1, 2]}
 
-Every name sets all of `FULL`'s keys, so that it means the same arm whatever the profile's defaults are. Imports nothing.
+Every name sets the switch of every loss term and the prompt length, so that it means the same arm whatever the profile's defaults are.
+A further preset is `REHEARSAL`. Imports no heavy library.
 """
 
-FULL: dict[str, bool | int] = {
-    "use_mse": True,
-    "use_text": True,
-    "use_clip": True,
-    "use_afe": True,
-    "use_feature": False,
-    "prompt_len": 6,
-}
-LENGTHS = (2, 4, 6, 8, 10, 12, 16, 20)
+from lightning_modules.terms import Term, all_terms
 
-NAMED_ABLATIONS: dict[str, dict[str, bool | int]] = {
-    "full": FULL,
-    "without_mse": FULL | {"use_mse": False},
-    # AFE acts only through L_clip, and goes with it.
-    "without_clip": FULL | {"use_clip": False, "use_afe": False},
-    "without_mse_and_clip": FULL | {"use_mse": False, "use_clip": False, "use_afe": False},
-    "without_text": FULL | {"use_text": False},
-    "with_feature": FULL | {"use_feature": True},
-    "without_afe": FULL | {"use_afe": False},
+LENGTHS = (2, 4, 6, 8, 10, 12, 16, 20)
+FULL_LENGTH = 6
+
+
+def full_arm() -> dict[str, bool | int]:
+    """The keys of the arm that the others are compared with: every term at its default, with what acts through it, at length 6."""
+    switches = {f"use_{name}": term.on for term in all_terms() for name in (term.name, *term.switches)}
+    return {**switches, "prompt_len": FULL_LENGTH}
+
+
+def named_ablations() -> dict[str, dict[str, bool | int]]:
+    """{name: the keys that it sets}: the full arm, each term switched, what acts through a term switched off, and the lengths."""
+    full, terms = full_arm(), {term.name: term for term in all_terms()}
+    arms = {"full": full}
+    arms |= {f"without_{name}": full | _off(term) for name, term in terms.items() if term.on}
+    arms["without_mse_and_clip"] = full | _off(terms["mse"]) | _off(terms["clip"])
+    arms |= {f"with_{name}": full | {f"use_{name}": True} for name, term in terms.items() if not term.on}
+    arms |= {f"without_{switch}": full | {f"use_{switch}": False} for term in terms.values() for switch in term.switches}
     # Length 6 is `full`.
-    **{f"length_{length}": FULL | {"prompt_len": length} for length in LENGTHS if length != FULL["prompt_len"]},
-}
+    arms |= {f"length_{length}": full | {"prompt_len": length} for length in LENGTHS if length != FULL_LENGTH}
+    return arms
+
+
+def _off(term: Term) -> dict[str, bool | int]:
+    """A term goes with what acts only through it."""
+    return {f"use_{name}": False for name in (term.name, *term.switches)}
 
 
 # What a rehearsal does unless it is told otherwise: as little as shows everything, within minutes on a CPU.

@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from ablations.config import KEYS
 from ablations.config.parsing import Scalar, show
 from ablations.reporting.collect import Cell
+from lightning_modules.terms import all_terms, terms_on
 
 Settings = Mapping[str, Scalar]
-_TERM_NAMES = {"mse": "L_mse", "text": "L_text", "clip": "L_clip"}
 
 
 @dataclass(frozen=True)
 class Layout:
     """A kind of table that compares arms.
 
-    `varies` are the keys that its rows may differ in; `fits` says which arms it takes; `key` and `label` name an arm's row.
+    `varies` gives the keys that its rows may differ in; `fits` says which arms it takes; `key` and `label` name an arm's row.
     `reference` is the key of the row that the others are compared with, `expected` those listed even where nobody ran them.
     `conditions` get a table each. `plots` are the columns (by key) that are drawn.
     """
 
     id: str
     title: str
-    varies: tuple[str, ...]
+    varies: Callable[[], tuple[str, ...]]
     fits: Callable[[Settings], bool]
     key: Callable[[Settings], str]
     label: Callable[[str], str]
@@ -39,39 +39,52 @@ class Layout:
 
 def loss_terms(settings: Settings) -> str:
     """The terms that are on, as in mse+text+clip+feature."""
-    return "+".join(term for term in ("mse", "text", "clip", "feature") if settings[f"use_{term}"])
+    return "+".join(term.name for term in terms_on(settings))
+
+
+def _all_switches() -> tuple[str, ...]:
+    return tuple(f"use_{name}" for term in all_terms() for name in (term.name, *term.switches))
+
+
+def _paper_terms(*without: str) -> str:
+    return "+".join(term.name for term in all_terms() if term.on and term.name not in without)
+
+
+def _is_extended(key: str) -> bool:
+    """Whether a row of loss terms has one beyond the paper's: such rows come last."""
+    return any(not term.on and term.name in key.split("+") for term in all_terms())
 
 
 def _loss_label(key: str) -> str:
-    terms = key.split("+")
-    missing = [name for term, name in _TERM_NAMES.items() if term not in terms]
-    parts = [f"without {' and '.join(missing)}"] if missing else []
-    parts += ["with the feature term"] if "feature" in terms else []
+    on = key.split("+")
+    missing = [term.in_words for term in all_terms() if term.on and term.name not in on]
+    added = [term.in_words for term in all_terms() if not term.on and term.name in on]
+    parts = [f"{word} {' and '.join(terms)}" for word, terms in (("without", missing), ("with", added)) if terms]
     return ", ".join(parts) or "full arm"
 
 
 def is_full(settings: Settings) -> bool:
-    """Whether every loss term of the paper is on, with AFE, and our addition off."""
-    return loss_terms(settings) == "mse+text+clip" and bool(settings["use_afe"])
+    """Whether every loss term of the paper is on, with AFE, and further ones are off."""
+    return loss_terms(settings) == _paper_terms() and bool(settings["use_afe"])
 
 
 LOSSES = Layout(
     id="losses",
     title="Loss terms",
-    varies=("use_mse", "use_text", "use_clip", "use_afe", "use_feature"),
+    varies=_all_switches,
     # In the paper's table L_clip stands for L_clip with its AFE module; AFE alone has a table of its own.
     fits=lambda settings: settings["use_afe"] == settings["use_clip"],
     key=loss_terms,
     label=_loss_label,
-    reference="mse+text+clip",
-    expected=("mse+text+clip", "text+clip", "mse+text", "text"),
+    reference=_paper_terms(),
+    expected=(_paper_terms(), _paper_terms("mse"), _paper_terms("clip"), _paper_terms("mse", "clip")),
     conditions=("refined", "rewrite"),
     plots=("fidelity", "words_drawn", "musiq-koniq", "musiq-ava"),
 )
 AFE = Layout(
     id="afe",
     title="Adaptive feature extraction (AFE)",
-    varies=("use_afe",),
+    varies=lambda: ("use_afe",),
     fits=lambda settings: bool(settings["use_clip"]),
     key=lambda settings: "with" if settings["use_afe"] else "without",
     label=lambda key: f"{key} AFE",
@@ -83,7 +96,7 @@ AFE = Layout(
 PROMPT_LENGTH = Layout(
     id="prompt_length",
     title="Prompt length",
-    varies=("prompt_len",),
+    varies=lambda: ("prompt_len",),
     fits=lambda settings: settings["eval.mode"] == "extend",
     key=lambda settings: str(settings["prompt_len"]),
     label=lambda key: f"length {key}",
@@ -113,16 +126,17 @@ class Family:
         """Row keys: lengths by size; else the expected ones first, then the others."""
         if self.layout is PROMPT_LENGTH:
             return sorted({*self.rows, *self.layout.expected}, key=int)
-        others = sorted(set(self.rows) - set(self.layout.expected), key=lambda key: ("feature" in key, key))
+        others = sorted(set(self.rows) - set(self.layout.expected), key=lambda key: (_is_extended(key), key))
         return [*self.layout.expected, *others]
 
 
 def families(layout: Layout, cells: Iterable[Cell]) -> list[Family]:
     """The families of a layout with at least two arms, those with the most cells first."""
     groups: dict[tuple, dict[str, dict[int, Cell]]] = {}
+    varied = layout.varies()
     for cell in cells:
         if layout.fits(cell.settings):
-            fixed = tuple((key, value) for key, value in cell.settings.items() if key not in layout.varies)
+            fixed = tuple((key, value) for key, value in cell.settings.items() if key not in varied)
             groups.setdefault(fixed, {}).setdefault(layout.key(cell.settings), {})[cell.seed] = cell
     chosen = {fixed: rows for fixed, rows in groups.items() if len(rows) > 1}
     names = differing([dict(fixed) for fixed in chosen])

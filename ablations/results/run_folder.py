@@ -19,6 +19,7 @@ from ablations.results.locks import FolderLock
 from ablations.results.provenance import code_revision, library_versions
 from ablations.runtime.errors import RunFolderError, UserError, one_line
 from ablations.runtime.files import PARTIAL, write_json
+from ablations.runtime.plugins import load_plugins
 
 STATUSES = ("running", "finished", "failed", "preempted")
 logger = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ class RunFolder:
             "config": to_flat_dict(self.config),
             "digests": {"data": None, "weights": None, **(digests or {})},
             "code_revision": revision,
+            **({"plugins": plugins} if (plugins := load_plugins(self.config.plugins)) else {}),
             **({"code_revision_reason": reason} if reason else {}),
             "metrics": {},
             "timings": {},

@@ -22,10 +22,11 @@ from ablations.results.run_folder import read_run
 from ablations.runtime.files import write_json
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import is_trained
+from lightning_modules.terms import all_terms
 
 # Keys of a training that change what it learns and not what it costs.
 _FREE_TRAIN_KEYS = {
-    *("loss.mse_weight", "loss.text_weight", "loss.clip_weight", "loss.feature_weight", "loss.clip_scale", "adapter.match_scale"),
+    *("loss.clip_scale", "adapter.match_scale"),
     *("adapter.output_relu", "afe.temperature", "train.learning_rate", "train.new_parts_lr_scale", "train.beta1", "train.beta2"),
     *("train.weight_decay", "train.adam_eps", "train.warmup_steps", "train.decay_share", "train.grad_clip"),
 }
@@ -90,7 +91,8 @@ def machine(threads: int | None) -> dict[str, Any]:
 def training_kind(config: Config) -> str:
     """Equal for trainings that cost the same."""
     flat = to_flat_dict(config)
-    kept = {name: flat[name] for name, key in KEYS.items() if key.option.kind == "train" and name not in _FREE_TRAIN_KEYS}
+    free = _FREE_TRAIN_KEYS | {f"loss.{term.name}_weight" for term in all_terms()}
+    kept = {name: flat[name] for name, key in KEYS.items() if key.option.kind == "train" and name not in free}
     return digest(["training", kept, flat["trainer.accelerator"], flat["data.num_workers"]])
 
 

@@ -20,6 +20,7 @@ import yaml
 from ablations.config import KEYS
 from ablations.config.parsing import Key, Scalar, convert, read_command_line, require_known, show
 from ablations.runtime.errors import UserError
+from ablations.runtime.plugins import load_plugins
 
 METHODS = ("grid", "random", "bayes")
 RANGES = ("int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values", "q_log_uniform_values")
@@ -84,6 +85,7 @@ def read_sweep_file(path: str | os.PathLike[str], arguments: list[str] | tuple[s
     """
     path = Path(path)
     content = _load(path)
+    load_plugins(_plugins_of(content, arguments))
     unknown = [name for name in content if name not in _KNOWN_TO_WANDB]
     if unknown:
         raise UserError(f"{path}: unknown key {unknown[0]!r}; a sweep file may have {', '.join(_KNOWN_TO_WANDB[:10])}")
@@ -123,6 +125,17 @@ def read_sweep_file(path: str | os.PathLike[str], arguments: list[str] | tuple[s
         run_cap=run_cap,
         without_effect=tuple(name for name in _WITHOUT_EFFECT_HERE if name in content),
     )
+
+
+def _plugins_of(content: Mapping[Any, Any], arguments: list[str] | tuple[str, ...]) -> object:
+    """What the arguments, the file's command or its parameters name as plug-ins; they may bring keys that the file sweeps."""
+    command = content.get("command") if isinstance(content.get("command"), list) else []
+    words = [str(word) for word in (*command, *arguments) if str(word).startswith("plugins=")]
+    if words:
+        return words[-1].partition("=")[2]
+    parameters = content.get("parameters")
+    block = parameters.get("plugins") if isinstance(parameters, dict) else None
+    return block.get("value") if isinstance(block, dict) else None
 
 
 class _Loader(yaml.SafeLoader):

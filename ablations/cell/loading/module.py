@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from ablations.config import Config
+from ablations.config import Config, to_flat_dict
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
-from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings
+from lightning_modules.settings import AdapterSettings, AFESettings, LossSettings, OptimizerSettings
+from lightning_modules.terms import terms_on
 
 
 def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
     """The refiner of an arm at step 0: the same for the same seed."""
+    terms = terms_on(to_flat_dict(config))
     losses = LossSettings(
-        use_mse=config.use_mse,
-        use_text=config.use_text,
-        use_clip=config.use_clip,
+        weights={term.name: getattr(config.loss, f"{term.name}_weight") for term in terms},
         use_afe=bool(config.use_afe),
-        use_feature=config.use_feature,
-        mse_weight=config.loss.mse_weight,
-        text_weight=config.loss.text_weight,
-        clip_weight=config.loss.clip_weight,
-        feature_weight=config.loss.feature_weight,
+        afe=AFESettings(config.afe.reading, config.afe.hidden, config.afe.temperature, config.afe.grid),
         clip_scale=config.loss.clip_scale,
-        afe_hidden=config.afe.hidden,
-        afe_temperature=config.afe.temperature,
-        afe_grid=config.afe.grid,
     )
     optimizer = OptimizerSettings(
         learning_rate=config.train.learning_rate,

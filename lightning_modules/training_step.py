@@ -1,0 +1,101 @@
+"""What a loss term may read of one training step: the batch, E_T's features of it, the frozen networks' answers, and keyed chance.
+
+Shapes in this file: B = batch, C = latent channels, H W = latent height and width, S = text positions, D = text width, T = target tokens,
+V = T5's vocabulary, K = feature vectors of an image, E = joint-space width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_modules.text_encoder import TextFeatures
+
+if TYPE_CHECKING:
+    from lightning_modules.prompt_refiner import PromptRefinerModule
+
+_NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
+
+
+class Step:
+    """One training step of `module` on `batch` (`datamodules.batches` says what a batch holds).
+
+    What only some terms want is computed when it is asked for, so that a term that is off costs nothing. `watched` takes figures to log
+    beside the losses, detached scalars by name.
+    """
+
+    def __init__(self, module: PromptRefinerModule, batch: dict):
+        self.module, self.batch = module, batch
+        self.backbones = module.backbones
+        self.watched: dict[str, Tensor] = {}
+
+    @cached_property
+    def features(self) -> TextFeatures:
+        """E_T(T_C): the states (B, S, D) that UNet and adapter read, and the pooled joint feature (B, E)."""
+        return self.module.text_encoder(self.batch["text_tokens_BS"])
+
+    def noise_prediction(self) -> tuple[Tensor, Tensor]:
+        """The frozen UNet's prediction for the noised fine picture, told E_T(T_C), and what it should be; both (B, C, H, W)."""
+        model = self.backbones.text_to_image
+        mean_BCHW, logvar_BCHW = self._picture_features("latents", ("latent_mean_BCHW", "latent_logvar_BCHW"))
+        shape = tuple(mean_BCHW.shape[1:])
+        latents_BCHW = model.sample_latents(mean_BCHW, logvar_BCHW, self.normal(shape, _POSTERIOR_TAG))
+        noise_BCHW = self.normal(shape, _NOISE_TAG)
+        timesteps = [np.random.default_rng([*key, _TIMESTEP_TAG]).integers(model.num_timesteps) for key in self._keys]
+        timesteps_B = torch.tensor(np.array(timesteps), device=self.module.device)
+        return model.predict(latents_BCHW, noise_BCHW, timesteps_B, self.features.states_BSD)
+
+    def written_tokens(self) -> tuple[Tensor, Tensor]:
+        """The frozen T5's logits (B, T, V) for the fine prompt, given A(E_T(T_C)), and its tokens (B, T) with padding as -100."""
+        labels_BT = self.batch["target_tokens_BT"].masked_fill(~self.batch["target_mask_BT"], -100)
+        adapted_BSH = self.module.adapter(self.features.states_BSD)
+        mask_BS = self.module.decoder_mask(self.batch["text_tokens_BS"])
+        return self.backbones.decoder.logits(adapted_BSH, labels_BT, mask_BS), labels_BT
+
+    def image_features(self) -> tuple[Tensor, Tensor]:
+        """The fine picture's feature vectors (B, K, E) and its pooled feature (B, E), from the frozen image tower."""
+        return self._picture_features("image_vectors", ("image_vectors_BKE", "image_pooled_BE"))
+
+    def image_representation(self, vectors_BKE: Tensor, pooled_BE: Tensor, watch: bool = False) -> Tensor:
+        """What L_clip compares texts with, (B, E): AFE's representation of the images or, without AFE, their pooled feature.
+
+        `watch` logs AFE's figures.
+        """
+        if self.module.afe is None:
+            return pooled_BE
+        adaptive = self.module.afe(vectors_BKE)
+        if watch:
+            self.watched.update(afe_entropy=adaptive.entropy(), afe_class_token_mass=adaptive.class_token_mass())
+        return adaptive.representation_BE
+
+    def fine_pooled(self) -> Tensor:
+        """The frozen text encoder's pooled joint feature of the fine prompt, (B, E)."""
+        with torch.no_grad():
+            tokens_BS = self.backbones.tokenize(self.batch["fine_prompts"]).to(self.module.device)
+            return self.backbones.text_encoder(tokens_BS).pooled_BE
+
+    def normal(self, shape: tuple[int, ...], tag: int) -> Tensor:
+        """Standard normal draws (B, *shape); each row is a function of seed, epoch, record id and `tag`."""
+        rows = [np.random.default_rng([*key, tag]).standard_normal(shape, dtype=np.float32) for key in self._keys]
+        return torch.from_numpy(np.stack(rows)).to(self.module.device)
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """A tensor (B, ...) of this process as that of the whole batch, where several processes share it; gradients flow back."""
+        if not self.module.is_shared:
+            return tensor
+        return self.module.all_gather(tensor, sync_grads=tensor.is_floating_point()).flatten(0, 1)
+
+    @property
+    def _keys(self) -> list[tuple[int, ...]]:
+        return [(self.module.seed, *key) for key in self.batch["draw_seeds"].tolist()]
+
+    def _picture_features(self, encoder: str, names: Sequence[str]) -> tuple[Tensor, ...]:
+        """Frozen features out of the batch, or of its pictures where they are not cached."""
+        if names[0] in self.batch:
+            return tuple(self.batch[name] for name in names)
+        return tuple(self.module.encoders[encoder].encode(self.batch["images_BCHW"]).values())
