@@ -6,20 +6,43 @@ V = T5's vocabulary, K = feature vectors of an image, E = joint-space width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_modules.text_encoder import TextFeatures
-
-if TYPE_CHECKING:
-    from lightning_modules.prompt_refiner import PromptRefinerModule
+from lightning_modules.backbones.backbones import Backbones
+from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
+from lightning_modules.text_encoder import FineGrainedTextEncoder, TextFeatures
 
 _NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
+
+
+class Trained(Protocol):
+    """What a step wants of the module that is trained: `prompt_refiner.PromptRefinerModule` is one.
+
+    `encoders` are those of the frozen picture features, by name; `is_shared` says whether several processes share each batch out.
+    """
+
+    backbones: Backbones
+    text_encoder: FineGrainedTextEncoder
+    adapter: nn.Module
+    afe: nn.Module | None
+    encoders: Mapping[str, LatentEncoder | ImageVectorEncoder]
+    seed: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def is_shared(self) -> bool: ...
+
+    def decoder_mask(self, tokens_BS: Tensor) -> Tensor | None: ...
+
+    def all_gather(self, data: Tensor, group: object = None, sync_grads: bool = False) -> Tensor: ...
 
 
 class Step:
@@ -29,7 +52,7 @@ class Step:
     beside the losses, detached scalars by name.
     """
 
-    def __init__(self, module: PromptRefinerModule, batch: dict):
+    def __init__(self, module: Trained, batch: dict):
         self.module, self.batch = module, batch
         self.backbones = module.backbones
         self.watched: dict[str, Tensor] = {}

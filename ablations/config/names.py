@@ -24,7 +24,7 @@ def digest(config: Config, kinds: tuple[str, ...], keys: Mapping[str, Key] = KEY
     """
     flat = to_flat_dict(config)
     covered: dict[str, object] = {
-        name: flat[name] for name, key in keys.items() if key.option.kind in kinds and flat[name] != key.option.as_before
+        name: flat[name] for name, key in keys.items() if name in flat and key.option.kind in kinds and flat[name] != key.option.as_before
     }
     for term in all_terms():
         if not (term.in_every_digest or flat.get(f"use_{term.name}")):
@@ -51,7 +51,8 @@ def train_id(config: Config) -> str:
 def _terms(config: Config) -> list[str]:
     """The terms that are on, each followed by the switches that act through it."""
     switches = [name for term in all_terms() for name in (term.name, *term.switches)]
-    return [name for name in switches if getattr(config, f"use_{name}")]
+    # A config that was made before a plug-in was imported lacks its switches.
+    return [name for name in switches if getattr(config, f"use_{name}", False)]
 
 
 def plugins_behind(config: Config, evaluated: bool) -> dict[str, str]:

@@ -33,7 +33,7 @@ def load_plugins(value: str | Iterable[str] | None) -> dict[str, str]:
 
 
 def _load(name: str) -> str:
-    if not all(part.isidentifier() for part in name.split(".")):
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         hint = f"; write {Path(name).stem}" if name.endswith(".py") else ""
         raise UserError(f"plugins: {name!r} is no name of a module, as in my_module{hint}")
     here = os.getcwd()

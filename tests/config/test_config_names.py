@@ -51,11 +51,14 @@ OTHER_VALUES = {
     "backbones.dir": "x",
     "data.images": "x",
     "profile": "paper",
+    "ablation": "full",
+    # A module that registers nothing is a plug-in too.
+    "plugins": "json",
 }
 
 
 # Keys that have one possible value in the tiny profile for now.
-FIXED = ("data.image_size",)
+FIXED = ("data.image_size", "afe.reading")
 
 
 def another_value(key: Key) -> object:
@@ -63,7 +66,7 @@ def another_value(key: Key) -> object:
     if key.name in OTHER_VALUES:
         return OTHER_VALUES[key.name]
     if key.option.choices:
-        return next(choice for choice in key.option.choices if choice != value)
+        return next(choice for choice in key.option.may_be if choice != value)
     if key.type is bool:
         return not value
     if key.name == "eval.metrics":

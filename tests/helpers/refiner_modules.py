@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import nn
 
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
 from lightning_modules.settings import LossSettings, OptimizerSettings
+from lightning_modules.terms import term_weights
 
-ALL_ON = LossSettings(use_feature=True)
+
+def with_terms(use_afe: bool | None = None, **switched: bool | float) -> LossSettings:
+    """The default terms but for those switched off (False), on (True) or given a weight; AFE as L_clip, unless it is said otherwise."""
+    weights = term_weights(**switched)
+    return LossSettings(weights, use_afe="clip" in weights if use_afe is None else use_afe)
+
+
+ALL_ON = with_terms(feature=True)
 
 WITHOUT = {
-    "l_mse": replace(ALL_ON, use_mse=False),
-    "l_text": replace(ALL_ON, use_text=False),
-    "l_clip": replace(ALL_ON, use_clip=False, use_afe=False),
-    "l_feature": replace(ALL_ON, use_feature=False),
+    "l_mse": with_terms(feature=True, mse=False),
+    "l_text": with_terms(feature=True, text=False),
+    "l_clip": with_terms(feature=True, clip=False),
+    "l_feature": with_terms(),
 }
 
 

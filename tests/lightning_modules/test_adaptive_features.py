@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.adaptive_features import AdaptiveFeatureExtraction, AdaptiveFeatures
+from lightning_modules.adaptive_features import AdaptiveFeatures
 from lightning_modules.frozen_features import digest_of
+from lightning_modules.readings.class_and_patches import ClassAndPatches
+from lightning_modules.settings import AFESettings
 
 
-def a_trained_afe(temperature: float = 1.0) -> AdaptiveFeatureExtraction:
+def a_trained_afe(temperature: float = 1.0) -> ClassAndPatches:
     torch.manual_seed(0)
-    afe = AdaptiveFeatureExtraction(8, hidden=16, temperature=temperature)
+    afe = ClassAndPatches(8, AFESettings(hidden=16, temperature=temperature))
     nn.init.normal_(afe.dynamic_weights[-1].weight)
     return afe
 
@@ -38,7 +40,7 @@ def test_the_weights_sum_to_one_and_weigh_the_vectors():
 
 def test_it_starts_with_equal_weights_and_so_with_the_mean_vector():
     vectors = some_vectors()
-    adaptive = AdaptiveFeatureExtraction(8)(vectors)
+    adaptive = ClassAndPatches(8, AFESettings())(vectors)
     assert torch.equal(adaptive.weights_BK, torch.full((5, 17), 1 / 17))
     assert torch.allclose(adaptive.representation_BE, vectors.mean(1), atol=1e-6)
     assert adaptive.entropy().item() == pytest.approx(math.log(17), abs=1e-5)
@@ -46,7 +48,7 @@ def test_it_starts_with_equal_weights_and_so_with_the_mean_vector():
 
 
 def test_gradient_reaches_the_dynamic_weights_from_the_first_step():
-    afe = AdaptiveFeatureExtraction(8)
+    afe = ClassAndPatches(8, AFESettings())
     afe(some_vectors()).representation_BE.square().sum().backward()
     assert afe.dynamic_weights[-1].weight.grad.abs().sum() > 0
 
@@ -66,7 +68,7 @@ def test_entropy_and_class_token_mass_of_a_known_case():
 
 def test_a_temperature_of_zero_is_refused():
     with pytest.raises(ValueError, match="temperature must be positive"):
-        AdaptiveFeatureExtraction(8, temperature=0.0)
+        ClassAndPatches(8, AFESettings(temperature=0.0))
 
 
 @pytest.mark.parametrize("grid", [1, 2, 4, 8])

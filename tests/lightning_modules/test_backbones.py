@@ -146,10 +146,10 @@ def test_the_papers_layout_is_loaded_from_a_folder_frozen_and_in_float32(paper_f
 
 def test_the_paper_profile_trains_refines_and_draws_through_the_same_module(paper_folder):
     from lightning_modules.prompt_refiner import PromptRefinerModule
-    from lightning_modules.settings import LossSettings, OptimizerSettings, RefineSettings
+    from lightning_modules.settings import AFESettings, LossSettings, OptimizerSettings, RefineSettings
 
     loaded = load_backbones("paper", str(paper_folder), "pretrained")
-    module = PromptRefinerModule(loaded, LossSettings(afe_grid=2), OptimizerSettings(), seed=0)
+    module = PromptRefinerModule(loaded, LossSettings(afe=AFESettings(grid=2)), OptimizerSettings(), seed=0)
     labels = torch.tensor([ids[:5] for ids in loaded.tokenize_t5(["a cat in the snow", "a red boat in snow"])])
     batch = {
         "draw_seeds": torch.tensor([[0, 1], [0, 2]]),

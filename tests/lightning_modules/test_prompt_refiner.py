@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.refiner_modules import ALL_ON, WITHOUT, make_module
+from helpers.refiner_modules import ALL_ON, WITHOUT, make_module, with_terms
+from lightning_modules import training_step
 from lightning_modules.prompt_refiner import PromptRefinerModule
-from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings, RefineSettings
+from lightning_modules.settings import AdapterSettings, OptimizerSettings, RefineSettings
+from lightning_modules.training_step import Step
 
 
 def test_the_module_holds_only_what_is_trained(small_backbones):
@@ -44,7 +46,7 @@ def predicted(small_backbones, monkeypatch) -> list[tuple[torch.Tensor, ...]]:
 
 
 def test_arms_at_one_seed_see_the_same_latents_noise_and_timesteps(small_backbones, make_batch, predicted):
-    for losses in (ALL_ON, WITHOUT["l_clip"], replace(ALL_ON, use_text=False, use_afe=False)):
+    for losses in (ALL_ON, WITHOUT["l_clip"], with_terms(use_afe=False, feature=True, text=False)):
         make_module(small_backbones, losses).compute_terms(make_batch(epoch=2))
     for call in predicted[1:]:
         assert all(torch.equal(value, first) for value, first in zip(call, predicted[0], strict=True))
@@ -66,12 +68,8 @@ def test_the_draw_of_a_record_does_not_depend_on_the_batch_around_it(small_backb
 
 
 def test_noise_and_the_posterior_draw_are_independent_standard_normals(small_backbones):
-    from lightning_modules import prompt_refiner
-
-    module = make_module(small_backbones)
-    keys = [[0, id_] for id_ in range(64)]
-    noise = module._normal(keys, (16, 8, 8), prompt_refiner._NOISE_TAG)
-    posterior = module._normal(keys, (16, 8, 8), prompt_refiner._POSTERIOR_TAG)
+    step = Step(make_module(small_backbones), {"draw_seeds": torch.tensor([[0, id_] for id_ in range(64)])})
+    noise, posterior = (step.normal((16, 8, 8), tag) for tag in (training_step._NOISE_TAG, training_step._POSTERIOR_TAG))
     for draw in (noise, posterior):
         assert draw.mean().item() == pytest.approx(0, abs=0.02)
         assert draw.std().item() == pytest.approx(1, abs=0.02)
@@ -86,7 +84,7 @@ def test_timesteps_are_uniform_over_the_schedule(small_backbones, make_batch, mo
         return noise, noise
 
     monkeypatch.setattr(small_backbones.text_to_image, "predict", no_unet)
-    module = make_module(small_backbones, LossSettings(use_text=False, use_clip=False, use_afe=False))
+    module = make_module(small_backbones, with_terms(text=False, clip=False))
     batch = make_batch(ids=range(6))
     for epoch in range(60):
         batch["draw_seeds"][:, 0] = epoch
@@ -141,7 +139,7 @@ def test_masked_padding_is_not_read_by_t5_in_training_nor_in_writing(small_backb
     def text_loss_and_words(mask_padding: bool, noise: float) -> tuple[float, list[str]]:
         module = PromptRefinerModule(
             small_backbones,
-            replace(ALL_ON, use_mse=False),
+            WITHOUT["l_mse"],
             OptimizerSettings(),
             0,
             AdapterSettings(match_scale=True, mask_padding=mask_padding),

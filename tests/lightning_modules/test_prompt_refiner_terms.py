@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.refiner_modules import ALL_ON, WITHOUT, frozen_networks, make_module
+from helpers.refiner_modules import ALL_ON, WITHOUT, frozen_networks, make_module, with_terms
 from lightning_modules.prompt_refiner import PromptRefinerModule
-from lightning_modules.settings import LossSettings
 
 WEIGHTS = {"l_mse": 1.0, "l_text": 0.1, "l_clip": 0.1, "l_feature": 1.0}
 
@@ -72,7 +71,7 @@ def test_without_afe_only_afe_is_not_called_and_the_towers_own_feature_is_used(s
     assert {name for name, count in calls_of_a_step(module, make_batch(cached=False)).items() if count == 0} == {"afe"}
     terms, watched = module.compute_terms(batch)
     text_BE = module.text_encoder(batch["text_tokens_BS"]).pooled_BE
-    expected, _ = module.clip_loss(text_BE, batch["image_pooled_BE"], batch["coarse_groups_B"])
+    expected, _ = module.loss_terms["clip"](text_BE, batch["image_pooled_BE"], batch["coarse_groups_B"])
     assert terms["l_clip"].item() == expected.item()
     assert set(watched) == {"clip_accuracy"}
     batch["image_vectors_BKE"] = torch.full_like(batch["image_vectors_BKE"], torch.nan)
@@ -114,7 +113,7 @@ def test_switching_afe_off_changes_l_clip_alone(small_backbones, make_batch):
 
 
 def test_the_total_is_the_weighted_sum_of_the_terms(small_backbones, make_batch):
-    module = make_module(small_backbones, replace(ALL_ON, mse_weight=2.0, text_weight=0.5, clip_weight=0.25, feature_weight=3.0))
+    module = make_module(small_backbones, with_terms(mse=2.0, text=0.5, clip=0.25, feature=3.0))
     terms, _ = module.compute_terms(make_batch())
     expected = 2 * terms["l_mse"] + 0.5 * terms["l_text"] + 0.25 * terms["l_clip"] + 3 * terms["l_feature"]
     assert module.total_loss(terms).item() == pytest.approx(expected.item(), rel=1e-6)
@@ -123,7 +122,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms(small_backbones, make_batch)
 
 @pytest.mark.parametrize(("term", "network"), [("mse", "unet"), ("text", "t5")])
 def test_gradient_reaches_the_text_encoder_through_the_frozen_network(small_backbones, make_batch, term, network):
-    losses = LossSettings(use_mse=term == "mse", use_text=term == "text", use_clip=False, use_afe=False)
+    losses = with_terms(mse=term == "mse", text=term == "text", clip=False)
     module = make_module(small_backbones, losses)
     module.training_step(make_batch()).backward()
     gradient = module.text_encoder.transformer.resblocks[0].mlp.c_fc.weight.grad
@@ -165,7 +164,7 @@ def test_the_bank_is_read_through_afe_as_the_batch_is(small_backbones, make_batc
     batch = make_batch(bank=(4, 5))
     text = module.text_encoder(batch["text_tokens_BS"]).pooled_BE
     images, bank = (module.afe(batch[name]).representation_BE for name in ("image_vectors_BKE", "bank_vectors_NKE"))
-    expected, accuracy = module.clip_loss(text, images, batch["coarse_groups_B"], bank, batch["bank_groups_N"])
+    expected, accuracy = module.loss_terms["clip"](text, images, batch["coarse_groups_B"], bank, batch["bank_groups_N"])
     terms, watched = module.compute_terms(batch)
     assert terms["l_clip"].item() == expected.item()
     assert watched["clip_accuracy"].item() == accuracy.item()
@@ -174,7 +173,7 @@ def test_the_bank_is_read_through_afe_as_the_batch_is(small_backbones, make_batc
 
 
 def test_negatives_gathered_from_two_devices_give_the_loss_of_the_whole_batch(small_backbones, make_batch, monkeypatch):
-    losses = LossSettings(use_mse=False, use_text=False)
+    losses = with_terms(mse=False, text=False)
     whole = make_module(small_backbones, losses)
     expected = whole.compute_terms(make_batch(ids=(0, 1, 2, 3)))[0]["l_clip"]
     other = make_batch(ids=(2, 3))
@@ -188,8 +187,8 @@ def test_negatives_gathered_from_two_devices_give_the_loss_of_the_whole_batch(sm
 
 
 def test_openclips_own_scale_is_taken_where_none_is_given(small_backbones):
-    assert make_module(small_backbones, replace(ALL_ON, clip_scale=None)).clip_loss.scale == pytest.approx(1 / 0.07, rel=1e-5)
-    assert make_module(small_backbones).clip_loss.scale == 10.0
+    assert make_module(small_backbones, replace(ALL_ON, clip_scale=None)).loss_terms["clip"].scale == pytest.approx(1 / 0.07, rel=1e-5)
+    assert make_module(small_backbones).loss_terms["clip"].scale == 10.0
 
 
 def test_the_data_module_is_told_which_features_an_arm_needs(small_backbones):
@@ -199,19 +198,19 @@ def test_the_data_module_is_told_which_features_an_arm_needs(small_backbones):
     assert names(ALL_ON) == ["latents", "image_vectors"]
     assert names(WITHOUT["l_mse"]) == ["image_vectors"]
     assert names(WITHOUT["l_clip"]) == ["latents"]
-    assert names(replace(WITHOUT["l_clip"], use_mse=False)) == []
+    assert names(with_terms(feature=True, clip=False, mse=False)) == []
 
 
 @pytest.mark.parametrize(
     ("switches", "message"),
     [
-        ({"use_mse": False, "use_text": False, "use_clip": False, "use_afe": False}, "at least one of use_mse"),
-        ({"use_clip": False}, "use_afe=true needs use_clip=true"),
+        ({"mse": False, "text": False, "clip": False}, "at least one of use_mse"),
+        ({"clip": False, "use_afe": True}, "use_afe=true needs use_clip=true"),
     ],
 )
 def test_impossible_switches_are_refused(switches, message):
     with pytest.raises(ValueError, match=message):
-        LossSettings(**switches)
+        with_terms(**switches)
 
 
 @pytest.mark.parametrize(("term", "feature"), [("l_mse", "latent_mean_BCHW"), ("l_clip", "image_vectors_BKE")])

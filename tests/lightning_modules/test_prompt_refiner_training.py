@@ -9,9 +9,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from helpers.refiner_modules import frozen_networks, make_module
+from helpers.refiner_modules import frozen_networks, make_module, with_terms
 from lightning_modules.prompt_refiner import PromptRefinerModule
-from lightning_modules.settings import LossSettings, OptimizerSettings
+from lightning_modules.settings import OptimizerSettings
 
 
 def test_frozen_networks_never_change_nor_get_a_gradient_while_the_refiner_learns(small_backbones, make_batch):
@@ -32,7 +32,7 @@ def test_frozen_networks_never_change_nor_get_a_gradient_while_the_refiner_learn
 
 
 def test_one_batch_can_be_learned(small_backbones, make_batch):
-    module = make_module(small_backbones, LossSettings(use_mse=False))
+    module = make_module(small_backbones, with_terms(mse=False))
     batch, optimizer = make_batch(), module.configure_optimizers()["optimizer"]
     first = module.compute_terms(batch)[0]
     for _ in range(30):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ablations.config import KEYS, arm_name, parse, to_flat_dict
-from ablations.config.presets import FULL, LENGTHS, NAMED_ABLATIONS
+from ablations.config.presets import LENGTHS, full_arm, named_ablations
 from ablations.runtime.errors import UserError
 from ablations.sweeping.cells import cells_of
 from ablations.sweeping.sweep_file import digest_of, read_sweep_file
@@ -101,7 +101,7 @@ def test_a_named_ablation_is_the_arm_whose_keys_it_sets():
     assert arm_name(parse(["ablation=without_clip"])) == arm_name(parse(["use_clip=false"]))
     assert arm_name(parse(["ablation=full"])) == arm_name(parse([]))
     assert to_flat_dict(parse(["ablation=length_12"]))["ablation"] == "length_12"
-    assert all(settings.keys() == FULL.keys() for settings in NAMED_ABLATIONS.values())
+    assert all(settings.keys() == full_arm().keys() for settings in named_ablations().values())
 
 
 def test_a_key_that_makes_an_ablations_name_lie_is_refused():
