@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 RUN = "-m ablations.run"
+# The command that extending.md shows how to write.
+EXAMPLE = "ablations.hello"
 # What pip, the shell and torch say: not ours.
 FOREIGN = ("error: externally-managed-environment", "uv: command not found")
 
@@ -105,13 +107,20 @@ def test_every_picture_of_the_pages_is_shown():
 def test_every_command_that_is_shown_exists(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"-m (ablations\.\w+)", text):
-        assert importlib.util.find_spec(name), f"{_name(page)}: {name}"
+        assert name == EXAMPLE or importlib.util.find_spec(name), f"{_name(page)}: {name}"
 
 
 def test_readme_names_every_command_once():
     files = {path.stem for path in (ROOT / "ablations").glob("*.py") if not path.stem.startswith("_")} | {"metrics"}
     named = re.findall(r"^\| `(\w+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(named) == sorted(files)
+
+
+def test_house_in_the_readme_is_the_house():
+    tree = README.read_text(encoding="utf-8").partition("## The house")[2].split("```")[1]
+    rooms = set(re.findall(r"(?:^|  )(\w+)/ +[\w%]", tree, re.MULTILINE))
+    packages = {path.parent.name for path in (ROOT / "ablations").glob("*/__init__.py")}
+    assert rooms == packages | {"ablations", "datamodules", "docs", "lightning_modules", "sweeps", "tests"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
