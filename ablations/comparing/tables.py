@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ablations.baselines.catalogue import REFERENCE
-from ablations.comparing.carrying_out import MethodResult, Results
+from ablations.comparing.results import MethodResult, Results
 from ablations.config import KEYS, to_flat_dict
 from ablations.reporting.collect import Cell, Section
 from ablations.reporting.columns import DIVERSITY, Column

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from ablations.baselines.catalogue import REFERENCE
-from ablations.comparing.carrying_out import Results
 from ablations.comparing.figure import Shown, draw_figure, figure_rows
+from ablations.comparing.results import Results
 from ablations.comparing.tables import MARGIN_POINTS, Duel, Finding
 from ablations.config.names import is_rehearsal
 from ablations.config.scope import TINY_WORLD_NOTE
