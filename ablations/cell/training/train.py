@@ -1,4 +1,4 @@
-"""The second stage, one training: Lightning's Trainer around the prompt refiner, resumable after any step.
+"""The second stage: one training, Lightning's Trainer around the prompt refiner, resumable after any step.
 
 A training is shared by every arm with the same train keys. `last.ckpt` is the newest checkpoint, `final.ckpt` the end;
 both hold trained parameters and optimiser state alone. What a step does depends on its number and the seed, not on
