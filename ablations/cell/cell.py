@@ -18,7 +18,7 @@ from ablations.cell.loading.device import require_device
 from ablations.cell.loading.load import load
 from ablations.cell.refining.refine import refine
 from ablations.cell.scoring.grid import grid_rows
-from ablations.cell.scoring.score import require_metrics, require_sentences, score
+from ablations.cell.scoring.score import require_metrics, require_sentences, score, scorer_for
 from ablations.cell.scoring.scorer import CellScores
 from ablations.cell.scoring.summary import summary_of
 from ablations.cell.screen import show_result
@@ -114,14 +114,15 @@ def _run(work: Work, shared: Shared) -> dict:
     require_device(work.config)
     further = require_metrics(work)
     loaded = load(work, shared)
-    require_sentences(work, loaded)
+    require_sentences(work, loaded.backbones)
     trained = train(work, loaded)
     if not loaded.prompts:
         return leave_behind(work, trained, None)
     stores = shared.stores(work.config, loaded.backbones)
-    drawings = refine(work, loaded)
-    images_NHWC = draw(work, loaded, drawings, stores.pictures)
-    scores = score(work, loaded, drawings, images_NHWC, stores.scores, further)
+    drawings = refine(work, loaded.module, loaded.at_step_0, loaded.prompts)
+    images_NHWC = draw(work, loaded.module, drawings, stores.pictures)
+    scorer = scorer_for(work, loaded.backbones, stores.scores, further)
+    scores = score(work, scorer, loaded.prompts, drawings, images_NHWC)
     return leave_behind(work, trained, Evaluated(drawings, images_NHWC, scores, stores.reused))
 
 

@@ -1,8 +1,7 @@
-"""What every stage of a cell is handed: the work itself, and what was loaded for it. Imports no stage."""
+"""What every stage of a cell is handed. Imports no stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ablations.config import Config
@@ -11,10 +10,6 @@ from ablations.results.run_folder import RunFolder
 from ablations.results.tracking import Tracker
 from ablations.runtime.console import Console
 from ablations.runtime.stopping import StopRequest
-from datamodules.cfp import CFPDataModule
-from datamodules.records import EvalPrompt
-from lightning_modules.backbones.backbones import Backbones
-from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
 @dataclass(frozen=True)
@@ -32,17 +27,3 @@ class Work:
     def unheard(cls, config: Config, stop: StopRequest | None = None) -> Work:
         """Work that says and tracks nothing."""
         return cls(config, RunFolder(config), Console("none"), Tracker(), stop or StopRequest())
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a cell works with: frozen networks, the refiner that is trained, its data, and the evaluation prompts (none: train only).
-
-    `at_step_0()` makes the refiner anew as it was before its first step, on the networks' device.
-    """
-
-    backbones: Backbones
-    module: PromptRefinerModule
-    data: CFPDataModule
-    prompts: list[EvalPrompt]
-    at_step_0: Callable[[], PromptRefinerModule]

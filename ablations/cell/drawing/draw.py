@@ -11,21 +11,25 @@ from PIL import Image
 
 from ablations.cell.drawing.picture_store import PictureStore
 from ablations.cell.drawing.pictures import draw_pictures
-from ablations.cell.work import Loaded, Work
+from ablations.cell.work import Work
 from ablations.results.prompts_and_scores import Drawing, prompt_line
 from ablations.runtime.files import whole_file, write_atomically
+from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
-def draw(work: Work, loaded: Loaded, drawings: Sequence[Drawing], store: PictureStore | None) -> np.ndarray:
-    """The pictures of `drawings`, uint8 (len(drawings), H, W, 3), which are then saved in the run folder, and prompts.jsonl with them."""
+def draw(work: Work, module: PromptRefinerModule, drawings: Sequence[Drawing], store: PictureStore | None) -> np.ndarray:
+    """The pictures of `drawings`, uint8 (len(drawings), H, W, 3), which are saved in the run folder; so is prompts.jsonl.
+
+    The encoder of `module` reads the drawings by the trained one. Pictures in `store` are not drawn.
+    """
     with work.timings.stage("drawing"):
         images_NHWC = draw_pictures(
-            loaded.backbones,
+            module.backbones,
             drawings,
             work.config.eval,
             work.console.track,
             lambda: work.stop.check("drawing"),
-            loaded.module.text_encoder,
+            module.text_encoder,
             store,
         )
         save_pictures(work.folder.path, drawings, images_NHWC)

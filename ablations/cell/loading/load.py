@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from ablations.cell.loading import rehearsal
 from ablations.cell.loading.data import build_data
 from ablations.cell.loading.device import device_of
 from ablations.cell.loading.kept import Kept
 from ablations.cell.loading.module import build_module
-from ablations.cell.work import Loaded, Work
+from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
 from ablations.runtime.errors import UserError
 from datamodules.cfp import CFPDataModule
 from datamodules.records import EvalPrompt
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a cell works with: frozen networks, the refiner that is trained, its data, and the evaluation prompts (none: train only).
+
+    `at_step_0()` makes the refiner anew as it was before its first step, on the networks' device.
+    """
+
+    backbones: Backbones
+    module: PromptRefinerModule
+    data: CFPDataModule
+    prompts: list[EvalPrompt]
+    at_step_0: Callable[[], PromptRefinerModule]
 
 
 def load(work: Work, kept: Kept) -> Loaded:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ablations.cell.refining.keys import image_seed, prompt_seed
-from ablations.cell.work import Loaded, Work
+from ablations.cell.work import Work
 from ablations.config import EvalConfig
 from ablations.results.prompts_and_scores import PLUG_IN, Drawing
 from datamodules.records import EvalPrompt
@@ -104,12 +104,14 @@ def plan_drawings(
     return drawings
 
 
-def refine(work: Work, loaded: Loaded) -> list[Drawing]:
-    """The evaluation prompts under every condition, as what is to be drawn; the module is ready to refine from now on."""
-    config, module = work.config, loaded.module
-    module.to(loaded.backbones.text_to_image.device).eval()
+def refine(
+    work: Work, module: PromptRefinerModule, at_step_0: Callable[[], PromptRefinerModule], prompts: Sequence[EvalPrompt]
+) -> list[Drawing]:
+    """The prompts under every condition, as what is to be drawn; `module` is ready to refine from now on."""
+    config = work.config
+    module.to(module.backbones.text_to_image.device).eval()
     with work.timings.stage("refining"):
-        work.console.say(f"refining {len(loaded.prompts)} prompts, {config.eval.num_candidates} candidates each")
-        drawings = plan_drawings(module, loaded.at_step_0, loaded.prompts, config.prompt_len, config.eval, config.seed)
+        work.console.say(f"refining {len(prompts)} prompts, {config.eval.num_candidates} candidates each")
+        drawings = plan_drawings(module, at_step_0, prompts, config.prompt_len, config.eval, config.seed)
     work.stop.check("refining")
     return drawings

@@ -9,10 +9,12 @@ import numpy as np
 from ablations.cell.scoring.further import FurtherMetrics, further_metrics
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.cell.scoring.scorer import CellScores, Scorer, sentences_for
-from ablations.cell.work import Loaded, Work
+from ablations.cell.work import Work
 from ablations.metrics.base import NOT_AVAILABLE
 from ablations.results.prompts_and_scores import Drawing
 from ablations.runtime.files import whole_file
+from datamodules.records import EvalPrompt
+from lightning_modules.backbones.backbones import Backbones
 
 
 def require_metrics(work: Work) -> FurtherMetrics | None:
@@ -26,28 +28,24 @@ def require_metrics(work: Work) -> FurtherMetrics | None:
     return further
 
 
-def require_sentences(work: Work, loaded: Loaded) -> None:
+def require_sentences(work: Work, backbones: Backbones) -> None:
     """Load what embeds sentences, and say it if there is nothing; asked before the training. Raises UserError as `sentences_for` does."""
     with work.timings.stage("data"):
-        problem = sentences_for(work.config, loaded.backbones).problem if loaded.prompts else None
+        problem = sentences_for(work.config, backbones).problem if work.config.eval.num_prompts else None
     if problem:
         work.console.say(f"metric sentence_similarity: {NOT_AVAILABLE}: {problem}")
 
 
-def score(
-    work: Work, loaded: Loaded, drawings: Sequence[Drawing], images_NHWC: np.ndarray, known: ScoreStore, further: FurtherMetrics | None
-) -> CellScores:
-    """All scores of a cell, which go to scores.parquet. What is `known` of a picture is not computed again."""
+def scorer_for(work: Work, backbones: Backbones, known: ScoreStore, further: FurtherMetrics | None) -> Scorer:
+    """What scores the cell's pictures, and stops where the work does. What is `known` of a picture is not computed again."""
+    sentences = sentences_for(work.config, backbones)
+    return Scorer(backbones, known, further, sentences, work.console.say, lambda: work.stop.check("scoring"))
+
+
+def score(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images_NHWC: np.ndarray) -> CellScores:
+    """All scores of a cell, which go to scores.parquet. Raises as `Scorer.score` does."""
     with work.timings.stage("scoring"):
-        scorer = Scorer(
-            loaded.backbones,
-            known,
-            further,
-            sentences_for(work.config, loaded.backbones),
-            work.console.say,
-            lambda: work.stop.check("scoring"),
-        )
-        scores = scorer.score(loaded.prompts, drawings, images_NHWC)
+        scores = scorer.score(prompts, drawings, images_NHWC)
     with whole_file(work.folder.scores) as aside:
         scores.table.to_parquet(aside, index=False)
     return scores

@@ -10,8 +10,9 @@ import sys
 
 import torch
 
+from ablations.cell.loading.load import Loaded
 from ablations.cell.training.trained import Trained
-from ablations.cell.work import Loaded, Work
+from ablations.cell.work import Work
 from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 
+from ablations.cell.loading.load import Loaded
 from ablations.cell.training import rehearsal
 from ablations.cell.training.fit import CURVES, FINAL, LAST, fit, load_trained, read_checkpoint
 from ablations.cell.training.gathering import gathered
 from ablations.cell.training.place import find_place
 from ablations.cell.training.process_group import Plan, check_devices, uses_ddp
 from ablations.cell.training.trained import Trained
-from ablations.cell.work import Loaded, Work
+from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
 from ablations.figures.loss_curves import loss_curves
 from ablations.runtime.errors import UserError
