@@ -21,6 +21,7 @@ from datamodules import keyed
 from datamodules.feature_cache.cache import FeatureCache
 from datamodules.images import load_pixels, to_unit_range
 from datamodules.records import CFPRecord, text_group
+from datamodules.settings import Tokenizers
 
 _CHUNK = 1024
 MAX_TARGET_TOKENS = 256
@@ -37,23 +38,21 @@ class RecordTable:
     def __init__(
         self,
         records: Sequence[CFPRecord],
-        tokenize_clip: Callable[[list[str]], Tensor],
-        tokenize_t5: Callable[[list[str]], list[list[int]]],
-        t5_pad_id: int,
+        tokenizers: Tokenizers,
         target_len: int | None,
     ):
         self.records = list(records)
-        self.pad_id = t5_pad_id
+        self.pad_id = tokenizers.t5_pad_id
         self.ids_R = np.array([record.id for record in records], dtype=np.int64)
         self.subjects_R = np.array([record.subject_group for record in records], dtype=np.int64)
         rows: dict[str, int] = {}
         self.coarse_rows_RL = np.array([[rows.setdefault(text, len(rows)) for text in record.coarse_prompts] for record in records])
         texts = list(rows)
-        self.text_tokens_MS = torch.cat([tokenize_clip(texts[i : i + _CHUNK]).long() for i in range(0, len(texts), _CHUNK)])
+        self.text_tokens_MS = torch.cat([tokenizers.tokenize(texts[i : i + _CHUNK]).long() for i in range(0, len(texts), _CHUNK)])
         self.groups_M = np.array([text_group(text) for text in texts], dtype=np.int64)
         longest = target_len or MAX_TARGET_TOKENS
         fine = [record.fine_prompt for record in records]
-        targets = [ids[:longest] for i in range(0, len(fine), _CHUNK) for ids in tokenize_t5(fine[i : i + _CHUNK])]
+        targets = [ids[:longest] for i in range(0, len(fine), _CHUNK) for ids in tokenizers.tokenize_t5(fine[i : i + _CHUNK])]
         self._target_starts = np.cumsum([0, *map(len, targets)])
         self._targets = np.fromiter((token for ids in targets for token in ids), dtype=np.int64, count=self._target_starts[-1])
 
@@ -178,6 +177,15 @@ class BankPlan:
         return np.concatenate([*hard, rest[~taken[rest]][:missing]])
 
 
+@dataclass(frozen=True)
+class TrainingOrder:
+    """What decides, with its number, which records a batch has: the seed, records over all ranks, and whether views are mirrored."""
+
+    seed: int
+    batch_size: int
+    random_flip: bool
+
+
 class TrainingBatches(Dataset):
     """Training batches by number: `batches[k]` is this rank's share of global batch k, for any k from 0.
 
@@ -188,16 +196,15 @@ class TrainingBatches(Dataset):
         self,
         assembler: BatchAssembler,
         train_positions: np.ndarray,
-        seed: int,
-        batch_size: int,
-        random_flip: bool,
+        order: TrainingOrder,
         bank: BankPlan,
         rank: int = 0,
         world_size: int = 1,
     ):
         self._assembler = assembler
         self._positions = train_positions
-        self._seed, self._batch_size, self._random_flip, self._bank = seed, batch_size, random_flip, bank
+        self._seed, self._batch_size, self._random_flip = order.seed, order.batch_size, order.random_flip
+        self._bank = bank
         self._rank, self._world_size = rank, world_size
         self._draws: Draws | None = None
 

@@ -25,6 +25,7 @@ from datamodules.batches import (
     KeyedBatchSampler,
     RecordTable,
     TrainingBatches,
+    TrainingOrder,
     ValidationBatches,
     as_it_is,
     stack_images,
@@ -39,12 +40,11 @@ from datamodules.readers.record_parser import ReadTable
 from datamodules.readers.source import read_source
 from datamodules.readers.tiny_world import read_tiny_world
 from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_index, prefix_share
+from datamodules.settings import TINY_WORLD, DataSettings, Tokenizers
 from datamodules.splits import split_table
 from datamodules.stored_images import NO_IMAGE, PictureFile
 
-TINY_WORLD = "tiny"
 SPLITS = ("train", "validation", "test")
-_TINY_NUM_TRAIN = 8192
 
 
 @dataclass(frozen=True)
@@ -62,89 +62,46 @@ class _Loaded:
 class CFPDataModule(LightningDataModule):
     """Coarse-fine prompt data for training and evaluation.
 
-    `source` is "tiny" (the tiny world) or a path: of a CSV table (layouts: `datamodules.readers`), a parquet file or a folder
-    (`datamodules.readers.folders`); `images` is the folder that image paths are relative to. `encoders` are the frozen networks
-    whose features the run needs: none of them, and no picture, is touched if the list is empty; with `cache=False` batches carry
-    the pictures instead. `tokenize_clip` maps texts to int64 (B, 77), `tokenize_t5` to lists of ids with the end-of-text token,
-    `count_tokens` a text to its number of tokens without start and end. `batch_size` counts records over all devices.
-    `num_train` None takes every training record of a table, 8192 of the tiny world. Raises ValueError or FileNotFoundError, one
+    `encoders` are the frozen networks whose features the run needs: none of them, and no picture, is touched if there are none. `seed`
+    decides about the order of records and every other chance; `say` hears of what is found. Raises ValueError or FileNotFoundError, one
     line each, for what a user can set right.
     """
 
     def __init__(
         self,
-        *,
-        source: str | Path = TINY_WORLD,
-        images: str | Path | None = None,
+        settings: DataSettings,
         seed: int,
-        tokenize_clip: Callable[[list[str]], Tensor],
-        tokenize_t5: Callable[[list[str]], list[list[int]]],
-        t5_pad_id: int,
-        count_tokens: Callable[[str], int],
+        tokenizers: Tokenizers,
         encoders: Sequence[FeatureEncoder] = (),
-        cache: bool = True,
-        cache_dir: str | Path | None = None,
-        batch_size: int = 16,
-        num_workers: int = 0,
-        random_flip: bool = True,
-        clean_captions: bool = False,
-        image_size: int = 64,
-        clip_bank: int = 0,
-        hard_negatives: bool = False,
-        target_len: int | None = None,
-        max_bad_fraction: float = 0.01,
-        manifest_path: str | Path | None = None,
-        num_train: int | None = None,
-        num_validation: int = 256,
-        encode_batch_size: int = 64,
-        full_cache_check: bool = False,
         say: Callable[[str], None] = print,
     ):
         super().__init__()
-        self.is_tiny_world = str(source) == TINY_WORLD
-        self.source = str(source) if self.is_tiny_world else Path(source)
-        self.images = Path(images) if images is not None else None
-        self.seed = seed
-        self.encoders = list(encoders)
-        self.cache = cache
-        self.cache_dir = Path(cache_dir) if cache_dir is not None else None
-        self.batch_size, self.num_workers, self.random_flip, self.image_size = batch_size, num_workers, random_flip, image_size
-        self.max_bad_fraction = max_bad_fraction
-        self.manifest_path = Path(manifest_path) if manifest_path is not None else None
-        self.num_train, self.num_validation = num_train, num_validation
-        self.encode_batch_size, self.full_cache_check = encode_batch_size, full_cache_check
+        if seed < 0:
+            raise ValueError(f"seed={seed} must be at least 0")
+        self.settings, self.seed, self.encoders = settings, seed, list(encoders)
+        self.is_tiny_world = settings.is_tiny_world
+        self.source = TINY_WORLD if self.is_tiny_world else Path(settings.source)
+        self.images = Path(settings.images) if settings.images is not None else None
+        self.cache_dir = Path(settings.cache_dir) if settings.cache_dir is not None else None
         self.rank, self.world_size = 0, 1
-        self._tokenize_clip, self._tokenize_t5, self._t5_pad_id, self._count_tokens = tokenize_clip, tokenize_t5, t5_pad_id, count_tokens
-        self._clean = clean_caption if clean_captions else None
-        self._target_len = target_len
-        self._say = say
+        self._tokenizers, self._say = tokenizers, say
+        self._clean = clean_caption if settings.clean_captions else None
         self._start_batch: int | None = None
         self._loaded: _Loaded | None = None
         self._assembler: BatchAssembler | None = None
-        uses_bank = clip_bank > 0 and any(encoder.name == "image_vectors" for encoder in self.encoders)
-        self._bank = BankPlan(clip_bank if uses_bank else 0, hard_negatives)
-        self._check_settings(hard_negatives and uses_bank)
+        uses_bank = settings.clip_bank > 0 and any(encoder.name == "image_vectors" for encoder in self.encoders)
+        self._bank = BankPlan(settings.clip_bank if uses_bank else 0, settings.hard_negatives)
+        self._check_features()
 
-    def _check_settings(self, hard_negatives: bool) -> None:
-        for name, value, least in (
-            ("seed", self.seed, 0),
-            ("train.batch_size", self.batch_size, 1),
-            ("data.num_workers", self.num_workers, 0),
-            ("data.num_validation", self.num_validation, 0),
-            ("data.num_train", self.num_train, 1),
-            ("train.target_len", self._target_len, 1),
-            ("data.image_size", self.image_size, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}")
-        if self.encoders and self.cache and self.cache_dir is None:
+    def _check_features(self) -> None:
+        """What depends on the features that are needed: settings that nothing reads are in nobody's way."""
+        settings = self.settings
+        if self.encoders and settings.cache and self.cache_dir is None:
             raise ValueError("data.cache=true needs a folder: set data.cache_dir")
-        if self._bank.size and not self.cache:
+        if self._bank.size and not settings.cache:
             raise ValueError(f"loss.clip_bank={self._bank.size} is drawn from the feature cache: set data.cache=true or loss.clip_bank=0")
-        if hard_negatives and not self.is_tiny_world:
+        if self._bank.size and settings.hard_negatives and not self.is_tiny_world:
             raise ValueError(f"loss.hard_negatives=true needs subject labels, which only the tiny world has, not {self.source}")
-
-    # -- what is in the data ------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check the source; for fitting and validation, make the feature cache ready too."""
@@ -199,15 +156,15 @@ class CFPDataModule(LightningDataModule):
     @property
     def batches_per_epoch(self) -> int:
         """Global batches in an epoch; an incomplete last one is dropped (other records are, in every epoch)."""
-        num_train = len(self._load().train)
-        if num_train < self.batch_size:
-            raise ValueError(f"train.batch_size={self.batch_size} needs as many training records; {self.source} gives {num_train}")
-        if self._bank.size and num_train < self._bank.size + self.batch_size:
+        num_train, batch_size = len(self._load().train), self.settings.batch_size
+        if num_train < batch_size:
+            raise ValueError(f"train.batch_size={batch_size} needs as many training records; {self.source} gives {num_train}")
+        if self._bank.size and num_train < self._bank.size + batch_size:
             raise ValueError(
-                f"loss.clip_bank={self._bank.size} and train.batch_size={self.batch_size} need {self._bank.size + self.batch_size} "
+                f"loss.clip_bank={self._bank.size} and train.batch_size={batch_size} need {self._bank.size + batch_size} "
                 f"training records; {self.source} gives {num_train}: raise data.num_train or lower loss.clip_bank"
             )
-        return num_train // self.batch_size
+        return num_train // batch_size
 
     def eval_prompts(self, split: str, count: int, coarse_length: str | int = "middle") -> list[EvalPrompt]:
         """The first `count` evaluation prompts of a split: distinct fine prompts, the same for every seed.
@@ -218,7 +175,7 @@ class CFPDataModule(LightningDataModule):
             raise ValueError(f"unknown split {split!r}; it may be {', '.join(SPLITS)}")
         length = coarse_length_index(coarse_length)
         if self.is_tiny_world:
-            records = read_tiny_world(split, count, self._count_tokens, self._clean)
+            records = read_tiny_world(split, count, self._tokenizers.count_tokens, self._clean)
             ids: Iterable[int] = range(count)
         else:
             loaded = self._load()
@@ -240,15 +197,16 @@ class CFPDataModule(LightningDataModule):
         return self._loaded
 
     def _load_tiny_world(self) -> _Loaded:
-        num_train = _TINY_NUM_TRAIN if self.num_train is None else self.num_train
-        records = read_tiny_world("train", num_train, self._count_tokens, self._clean)
-        records += read_tiny_world("validation", self.num_validation, self._count_tokens, self._clean)
+        num_train = self.settings.num_train
+        assert num_train is not None  # the settings see to it
+        records = read_tiny_world("train", num_train, self._tokenizers.count_tokens, self._clean)
+        records += read_tiny_world("validation", self.settings.num_validation, self._tokenizers.count_tokens, self._clean)
         manifest = self._write_manifest(Manifest(TINY_WORLD, "tiny world", len(records)))
         train, validation = np.arange(num_train), np.arange(num_train, len(records))
         return _Loaded(records, train, validation, {}, [content_digest(record, {}) for record in records], manifest)
 
     def _load_table(self) -> _Loaded:
-        table = read_source(self.source, self.images, self._count_tokens, self._clean)
+        table = read_source(self.source, self.images, self._tokenizers.count_tokens, self._clean)
         if table.total == 0:
             raise ValueError(f"{self.source} has a header and no rows")
         if self.encoders and table.records and not table.any_image:
@@ -261,7 +219,7 @@ class CFPDataModule(LightningDataModule):
         # Pictures are checked wherever they are, needed or not: else arms with and without image terms would train on different records.
         records, bad, digests = self._check_images(table) if table.any_image else (table.records, table.bad, {})
         manifest = self._write_manifest(Manifest(str(self.source), table.layout, table.total, tuple(sorted(bad, key=lambda b: b.id))))
-        split = split_table(records, self.num_validation, self.num_train)
+        split = split_table(records, self.settings.num_validation, self.settings.num_train)
         contents = [content_digest(record, digests) for record in records]
         return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest)
 
@@ -283,12 +241,10 @@ class CFPDataModule(LightningDataModule):
         return records, bad, {path: digest for path, (_, digest) in found.items() if digest}
 
     def _write_manifest(self, manifest: Manifest) -> Manifest:
-        if self.manifest_path is not None:
-            manifest.write(self.manifest_path)
-        manifest.enforce(self.max_bad_fraction, self.manifest_path)
+        if self.settings.manifest_path is not None:
+            manifest.write(self.settings.manifest_path)
+        manifest.enforce(self.settings.max_bad_fraction, self.settings.manifest_path)
         return manifest
-
-    # -- batches ------------------------------------------------------------------------------------------------------
 
     @property
     def start_batch(self) -> int:
@@ -305,11 +261,12 @@ class CFPDataModule(LightningDataModule):
         """Batches without end from `start_batch` on; the loader has no length."""
         assert self.batches_per_epoch
         rank, world_size = self._rank_and_world_size()
-        if self.batch_size % world_size:
-            raise ValueError(f"train.batch_size={self.batch_size} cannot be shared by {world_size} devices: take a multiple")
+        if self.settings.batch_size % world_size:
+            raise ValueError(f"train.batch_size={self.settings.batch_size} cannot be shared by {world_size} devices: take a multiple")
         assembler, train = self._assemble(), self._load().train
-        batches = TrainingBatches(assembler, train, self.seed, self.batch_size, self.random_flip, self._bank, rank, world_size)
-        return self._loader(batches, KeyedBatchSampler(lambda: self.start_batch), self.num_workers)
+        order = TrainingOrder(self.seed, self.settings.batch_size, self.settings.random_flip)
+        batches = TrainingBatches(assembler, train, order, self._bank, rank, world_size)
+        return self._loader(batches, KeyedBatchSampler(lambda: self.start_batch), self.settings.num_workers)
 
     def val_dataloader(self) -> DataLoader | list:
         """The validation records once, the same batches in every epoch and for every seed; empty without such records."""
@@ -318,10 +275,12 @@ class CFPDataModule(LightningDataModule):
         if not len(validation):
             return []
         rank, world_size = self._rank_and_world_size()
-        if len(validation) // -(-len(validation) // self.batch_size) < world_size:
+        if len(validation) // -(-len(validation) // self.settings.batch_size) < world_size:
             raise ValueError(f"data.num_validation={len(validation)} gives batches too small for {world_size} devices")
-        batches = ValidationBatches(self._assemble(), validation, self.batch_size, self._bank, self._load().train, rank, world_size)
-        return self._loader(batches, range(len(batches)), 0 if self.cache else self.num_workers)
+        batches = ValidationBatches(
+            self._assemble(), validation, self.settings.batch_size, self._bank, self._load().train, rank, world_size
+        )
+        return self._loader(batches, range(len(batches)), 0 if self.settings.cache else self.settings.num_workers)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         if self.trainer is None:
@@ -346,23 +305,23 @@ class CFPDataModule(LightningDataModule):
     def _assemble(self) -> BatchAssembler:
         if self._assembler is None:
             records = self.records
-            caches = self._open_caches() if self.encoders and self.cache else []
-            table = RecordTable(records, self._tokenize_clip, self._tokenize_t5, self._t5_pad_id, self._target_len)
-            self._assembler = BatchAssembler(table, caches, self.image_size if self.encoders and not self.cache else None)
+            caches = self._open_caches() if self.encoders and self.settings.cache else []
+            table = RecordTable(records, self._tokenizers, self.settings.target_len)
+            self._assembler = BatchAssembler(table, caches, self.settings.image_size if self.encoders and not self.settings.cache else None)
         return self._assembler
 
     def _open_caches(self) -> list[FeatureCache]:
         loaded = self._load()
         content = json.dumps([PREPROCESSING, [record.id for record in loaded.records], loaded.content_digests])
         digest = hashlib.sha256(content.encode()).hexdigest()
-        folder, pictures = self.cache_dir / "features", (len(loaded.records), digest, self.image_size, self.random_flip)
+        folder, pictures = self.cache_dir / "features", (len(loaded.records), digest, self.settings.image_size, self.settings.random_flip)
         caches = [FeatureCache(folder, encoder.name, encoder.digest, encoder.shapes(), *pictures) for encoder in self.encoders]
 
         def image_batches(start: int = 0) -> DataLoader:
             return DataLoader(
-                ImagesInOrder(loaded.records[start:], self.image_size),
-                self.encode_batch_size,
-                num_workers=self.num_workers,
+                ImagesInOrder(loaded.records[start:], self.settings.image_size),
+                self.settings.encode_batch_size,
+                num_workers=self.settings.num_workers,
                 collate_fn=stack_images,
                 generator=torch.Generator().manual_seed(0),
             )
@@ -370,5 +329,5 @@ class CFPDataModule(LightningDataModule):
         def show(batches: Iterable[Tensor], total: int, what: str) -> Iterable[Tensor]:
             return track(batches, total, what, self._say, len)
 
-        open_or_build(caches, self.encoders, image_batches, show, self._say, self.full_cache_check)
+        open_or_build(caches, self.encoders, image_batches, show, self._say, self.settings.full_cache_check)
         return caches

@@ -172,13 +172,11 @@ def evaluated_pairs(run: TrainedRun) -> list[Pair]:
     return [pairs[prompt_id] for prompt_id in sorted(pairs)]
 
 
-def held_out_pairs(run: TrainedRun, module: Any, backbones: Backbones, count: int, console: Console) -> list[Pair]:
+def held_out_pairs(run: TrainedRun, module: Any, count: int, console: Console) -> list[Pair]:
     """The first `count` held-out prompts of the run's data, at its coarse length. Raises UserError where the data has no such."""
     from ablations.cell.loading.data import build_data
-    from ablations.results.run_folder import RunFolder
 
-    data = build_data(run.config, RunFolder(run.config), backbones, module, console.say)
-    data.manifest_path = None  # the run's own stays as it is
+    data = build_data(run.config, module, console.say)  # no manifest: the run's own stays as it is
     try:
         prompts = data.eval_prompts("test", count, run.config.eval.coarse_length)
     except (ValueError, FileNotFoundError) as error:
@@ -205,7 +203,7 @@ def measure(
         backbones = refiner.backbones
         if pairs is None:
             assert num_prompts is not None
-            pairs = held_out_pairs(run, refiner.module, backbones, num_prompts, console)
+            pairs = held_out_pairs(run, refiner.module, num_prompts, console)
         # E_T starts as a copy of the frozen encoder, in every seed.
         step0.append(step0[0] if step0 else aligned(backbones.text_encoder, backbones, pairs))
         trained.append(aligned(refiner.module.text_encoder, backbones, pairs))

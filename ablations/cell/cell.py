@@ -1,59 +1,51 @@
-"""One cell, end to end: data, training, refinement, pictures, scores, diversity grid, run.json."""
+"""One cell, end to end: load, train, refine, draw, score, and leave behind what came of it.
+
+Each stage is a folder beside this file, and knows no later one; what a stage gives is what the next one takes.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ablations.cell.drawing.draw import draw, save_pictures
-from ablations.cell.drawing.picture_store import PictureStore
-from ablations.cell.loading.data import build_data
-from ablations.cell.loading.device import device_of, require_precision
-from ablations.cell.loading.module import build_module
-from ablations.cell.refining.refine import plan_drawings
-from ablations.cell.scoring.further import FurtherMetrics, further_metrics
+from ablations.cell.drawing.draw import draw
+from ablations.cell.loading.device import require_device
+from ablations.cell.loading.load import load
+from ablations.cell.refining.refine import refine
 from ablations.cell.scoring.grid import grid_rows
-from ablations.cell.scoring.score import CellScores, score, sentences_for
-from ablations.cell.scoring.score_store import ScoreStore
+from ablations.cell.scoring.score import require_metrics, require_sentences, score, scorer_for
+from ablations.cell.scoring.scorer import CellScores
 from ablations.cell.scoring.summary import summary_of
 from ablations.cell.screen import show_result
-from ablations.cell.shared import Workshop
-from ablations.cell.training import rehearsal
-from ablations.cell.training.fit import CURVES
+from ablations.cell.shared import Shared
 from ablations.cell.training.train import train
+from ablations.cell.training.trained import Trained
+from ablations.cell.work import Work
 from ablations.config import Config, to_flat_dict
-from ablations.config.names import is_rehearsal
 from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.figures.diversity_grid import draw_grid
-from ablations.figures.loss_curves import loss_curves
-from ablations.metrics.base import NOT_AVAILABLE
-from ablations.results.prompts_and_scores import prompt_line, read_drawings
-from ablations.results.provenance import Timings
+from ablations.results.prompts_and_scores import Drawing, read_drawings
 from ablations.results.run_folder import RunFolder
 from ablations.results.tracking import Tracker
 from ablations.runtime.console import Console
-from ablations.runtime.errors import RunFolderError, UserError
-from ablations.runtime.files import whole_file, write_atomically
+from ablations.runtime.errors import RunFolderError
+from ablations.runtime.files import whole_file
 from ablations.runtime.stopping import Preempted, StopRequest
-from datamodules.cfp import CFPDataModule
-from datamodules.records import EvalPrompt
-from lightning_modules.backbones.backbones import Backbones
-from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
-def run_cell(config: Config, stop: StopRequest, workshop: Workshop | None = None, console: Console | None = None) -> dict:
+def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, console: Console | None = None) -> dict:
     """Run one cell and return its metrics; a finished one is not run again unless `force` is set.
 
-    `workshop` holds what the cells of this process share; `console` says what happens, as trainer.progress asks if it is None.
+    `shared` is what the cells of this process share; `console` says what happens, as trainer.progress asks if it is None.
     Raises CellBusy where another process runs it, UserError for data that cannot be used, Preempted after a signal, and whatever
     else goes wrong, each time with run.json saying so.
     """
-    workshop = workshop or Workshop()
+    shared = shared or Shared()
     console = console or Console(config.trainer.progress)
     folder = RunFolder(config)
     with folder.lock():
@@ -64,12 +56,12 @@ def run_cell(config: Config, stop: StopRequest, workshop: Workshop | None = None
                 _track_again(config, folder, run["metrics"])
             show_result(console, folder, run["metrics"], config)
             return run["metrics"]
-        torch.set_num_threads(config.trainer.threads or workshop.threads)
+        torch.set_num_threads(config.trainer.threads or shared.threads)
         folder.start(threads=torch.get_num_threads())
         tracker = Tracker()
         try:
             _start(tracker, config, folder)
-            metrics = _run(config, folder, workshop, console, tracker, stop)
+            metrics = _run(Work(config, folder, console, tracker, stop), shared)
         except Preempted as preempted:
             where = str(preempted)
             _close(console, tracker, lambda: folder.preempted(where), preempted.exit_code)
@@ -100,8 +92,8 @@ def _track_again(config: Config, folder: RunFolder, metrics: dict) -> None:
     _start(tracker, config, folder)
     if folder.diversity_grid.exists():
         drawings, images = read_drawings(folder.prompts)
-        scores = CellScores(pd.read_parquet(folder.scores), np.empty((0, 0)))
-        tracker.log_grid(folder.diversity_grid, grid_rows(drawings, images, scores, config.eval.grid_prompts))
+        rows = grid_rows(drawings, images, pd.read_parquet(folder.scores), config.eval.grid_prompts)
+        tracker.log_grid(folder.diversity_grid, rows)
     tracker.summary(metrics)
     tracker.finish(exit_code=0)
 
@@ -116,119 +108,59 @@ def _close(console: Console, tracker: Tracker, write_status: Callable[[], None],
         tracker.finish(exit_code=exit_code)
 
 
-def _run(config: Config, folder: RunFolder, workshop: Workshop, console: Console, tracker: Tracker, stop: StopRequest) -> dict:
-    timings, reused = Timings({}), {}
-    console.say(f"cell {folder}, in {folder.path}")
-    device = device_of(config)
-    require_precision(config, device)
-    further = further_metrics(config) if config.eval.num_prompts else None
-    for name, why in further.required.unavailable.items() if further else ():
-        console.say(f"metric {name}: {NOT_AVAILABLE}: {why}")
-    with timings.stage("backbones"):
-        try:
-            backbones = workshop.backbones(config)
-        except (ValueError, FileNotFoundError) as error:
-            raise UserError(str(error)) from error
-        digest = backbones.digest
-        if config.data.image_size != backbones.text_to_image.image_size:
-            size = backbones.text_to_image.image_size
-            raise UserError(f"data.image_size={config.data.image_size}, but the UNet was trained for {size} px: set data.image_size={size}")
-        backbones.to(device)
-        module = build_module(config, backbones)
-        if backbones.commits:
-            folder.record(commits=backbones.commits)
-        if is_rehearsal(config):
-            _rehearsal_begins(folder, console, module)
-    stop.check("loading the backbones")
-    with timings.stage("data"):
-        try:
-            data = build_data(config, folder, backbones, module, console.say)
-            workshop.read_records(config, data)
-            data.setup("fit")
-            epoch = data.batches_per_epoch
-            # Before the training, so that a mistake here costs no training.
-            count = config.eval.num_prompts
-            prompts = data.eval_prompts("test", count, config.eval.coarse_length) if count else []
-        except (ValueError, FileNotFoundError) as error:
-            raise UserError(str(error)) from error
-        console.say(f"data: {epoch} batches an epoch, {len(prompts)} evaluation prompts")
-        folder.record(digests={"data": data.digest, "weights": digest})
-        if prompts and (problem := sentences_for(config, backbones).problem):
-            console.say(f"metric sentence_similarity: {NOT_AVAILABLE}: {problem}")
-    if is_rehearsal(config):
-        _rehearsal_of_gradients(config, folder, console, module, data)
-    with folder.training_lock(say=console.say), timings.stage("training"):
-        training = train(config, folder, module, data, console, tracker, stop)
-    if is_rehearsal(config) and not training["reused"]:
-        seconds, peak = training["seconds"] / training["steps"], rehearsal.peak_memory(device)
-        console.say(f"rehearsal: {seconds:.1f} s a step, peak memory {rehearsal.shown_memory(peak)}")
-        folder.record(seconds_per_step=seconds, peak_memory_gb=peak)
-    metrics: dict = {"training": {"steps": training["steps"]}}
-    reused["training"] = training["reused"]
-    curves = folder.training_path / CURVES
-    if curves.exists():
-        write_atomically(folder.metrics_csv, curves.read_bytes())
-        with whole_file(folder.path / "loss_curves.png") as aside:
-            loss_curves(folder.metrics_csv, aside, title=f"{folder.train_id}, seed {folder.seed}")
-    if prompts:
-        pictures, known_scores = stores = workshop.stores(config, backbones)
-        metrics |= _evaluate(config, folder, backbones, module, prompts, stores, further, console, tracker, stop, timings)
-        reused |= {"pictures": pictures.reused if pictures else 0, "scores": known_scores.reused}
-    tracker.summary(metrics)
-    folder.finish(metrics, timings.seconds, reused=reused)
-    show_result(console, folder, metrics, config)
+def _run(work: Work, shared: Shared) -> dict:
+    """The stages, in order; returns the cell's metrics."""
+    work.console.say(f"cell {work.folder}, in {work.folder.path}")
+    require_device(work.config)
+    further = require_metrics(work)
+    loaded = load(work, shared)
+    require_sentences(work, loaded.backbones)
+    trained = train(work, loaded)
+    if not loaded.prompts:
+        return leave_behind(work, trained, None)
+    stores = shared.stores(work.config, loaded.backbones)
+    drawings = refine(work, loaded.module, loaded.at_step_0, loaded.prompts)
+    images_NHWC = draw(work, loaded.module, drawings, stores.pictures)
+    scorer = scorer_for(work, loaded.backbones, stores.scores, further)
+    scores = score(work, scorer, loaded.prompts, drawings, images_NHWC)
+    return leave_behind(work, trained, Evaluated(drawings, images_NHWC, scores, stores.reused))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What refining, drawing and scoring gave: pictures uint8 (len(drawings), H, W, 3), and how many were found rather than made."""
+
+    drawings: Sequence[Drawing]
+    images_NHWC: np.ndarray
+    scores: CellScores
+    reused: dict[str, int]
+
+
+def leave_behind(work: Work, trained: Trained, evaluated: Evaluated | None) -> dict:
+    """Diversity grid, W&B's summary, a finished run.json, and the result on the screen; returns the cell's metrics."""
+    metrics: dict = {"training": {"steps": trained.steps}}
+    reused: dict = {"training": trained.reused}
+    if evaluated is not None:
+        if work.config.eval.grid_prompts:
+            _leave_grid(work, evaluated)
+        metrics |= _means(work.config, evaluated)
+        reused |= evaluated.reused
+    work.tracker.summary(metrics)
+    work.folder.finish(metrics, work.timings.seconds, reused=reused)
+    show_result(work.console, work.folder, metrics, work.config)
     return metrics
 
 
-def _rehearsal_begins(folder: RunFolder, console: Console, module: PromptRefinerModule) -> None:
-    parts = rehearsal.parameters_by_part(module)
-    folder.record(rehearsal=True, parameters=parts)
-    console.say("rehearsal: random weights at full size, T5's pieces made up; no score of it means anything, and no table takes it in")
-    console.table(rehearsal.parameter_table(parts))
+def _leave_grid(work: Work, evaluated: Evaluated) -> None:
+    config, folder = work.config, work.folder
+    rows = grid_rows(evaluated.drawings, evaluated.images_NHWC, evaluated.scores.table, config.eval.grid_prompts)
+    with whole_file(folder.diversity_grid) as aside:
+        draw_grid(rows, aside, title=f"{folder.arm}, seed {folder.seed}", subtitle=TINY_WORLD_NOTE if config.profile == "tiny" else "")
+    work.tracker.log_grid(folder.diversity_grid, rows)
 
 
-def _rehearsal_of_gradients(config: Config, folder: RunFolder, console: Console, module: PromptRefinerModule, data: CFPDataModule) -> None:
-    norms = rehearsal.gradient_norms(module, data, config.train.precision)
-    for term, parts in norms.items():
-        console.say(f"gradient of {term}: " + ", ".join(f"{norm:.3g} at {part}" for part, norm in parts.items()))
-    folder.record(gradient_norms=norms)
-
-
-def _evaluate(
-    config: Config,
-    folder: RunFolder,
-    backbones: Backbones,
-    module: PromptRefinerModule,
-    prompts: list[EvalPrompt],
-    stores: tuple[PictureStore | None, ScoreStore],
-    further: FurtherMetrics | None,
-    console: Console,
-    tracker: Tracker,
-    stop: StopRequest,
-    timings: Timings,
-) -> dict:
-    module.to(backbones.text_to_image.device).eval()
-    with timings.stage("refining"):
-        console.say(f"refining {len(prompts)} prompts, {config.eval.num_candidates} candidates each")
-
-        def untrained() -> PromptRefinerModule:
-            return build_module(config, backbones).to(module.device).eval()
-
-        drawings = plan_drawings(module, untrained, prompts, config.prompt_len, config.eval, config.seed)
-    stop.check("refining")
-    with timings.stage("drawing"):
-        images = draw(backbones, drawings, config.eval, console.track, lambda: stop.check("drawing"), module.text_encoder, stores[0])
-        save_pictures(folder.path, drawings, images)
-    write_atomically(folder.prompts, "".join(json.dumps(prompt_line(d), ensure_ascii=False) + "\n" for d in drawings))
-    with timings.stage("scoring"):
-        by = stores[1], further, sentences_for(config, backbones)
-        scores = score(backbones, prompts, drawings, images, console.say, lambda: stop.check("scoring"), *by)
-    with whole_file(folder.scores) as aside:
-        scores.table.to_parquet(aside, index=False)
-    if config.eval.grid_prompts:
-        rows = grid_rows(drawings, images, scores, config.eval.grid_prompts)
-        with whole_file(folder.diversity_grid) as aside:
-            draw_grid(rows, aside, title=f"{folder.arm}, seed {folder.seed}", subtitle=TINY_WORLD_NOTE if config.profile == "tiny" else "")
-        tracker.log_grid(folder.diversity_grid, rows)
-    summary = summary_of(scores.table, len(prompts), config.eval.num_candidates)
-    return summary | ({"unavailable": dict(scores.unavailable)} if scores.unavailable else {})
+def _means(config: Config, evaluated: Evaluated) -> dict:
+    num_prompts = len({drawing.prompt_id for drawing in evaluated.drawings})
+    means = summary_of(evaluated.scores.table, num_prompts, config.eval.num_candidates)
+    unavailable = dict(evaluated.scores.unavailable)
+    return means | ({"unavailable": unavailable} if unavailable else {})

@@ -1,10 +1,11 @@
-"""What the cells that one process runs share: loaded networks, records that were read and checked, and what was drawn before.
+"""What the cells of one process share: loaded networks, records that were read and checked, and what was drawn and scored before.
 
-A single cell makes a workshop of its own. In a sweep it saves loading and reading for every cell but the first.
+A single cell makes one of its own. In a sweep it saves loading and reading for every cell but the first.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -13,14 +14,13 @@ import torch
 import lightning_modules
 from ablations import metrics as metrics_package
 from ablations.cell.drawing.picture_store import PictureStore
+from ablations.cell.loading.kept import Kept
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.config import Config
 from ablations.results.made_by import digest_of_code
+from ablations.results.run_folder import cache_folder
 from datamodules import tiny_world
-from datamodules.cfp import CFPDataModule
 from lightning_modules.backbones.backbones import Backbones
-from lightning_modules.backbones.loading import load_backbones
-from lightning_modules.backbones.sources import PaperSources
 
 _HERE = Path(__file__).parent
 _MADE_BY = _HERE.parent / "results" / "made_by.py"
@@ -33,70 +33,72 @@ _DRAWING_LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "
 _SCORING_LIBRARIES = (*_DRAWING_LIBRARIES, "torchvision", "scipy", "pyiqa", "stlpips-pytorch")
 
 
-def backbones_key(config: Config) -> tuple:
-    """What decides about the config's networks: the arguments of `load_backbones`, in order."""
-    b = config.backbones
-    return config.profile, b.dir, b.init, 0, PaperSources.named(b.image_model, b.open_clip, b.t5), b.frozen_dtype
+@dataclass(frozen=True)
+class Stores:
+    """Where pictures and scores are looked up and kept.
+
+    With eval.reuse=false there are no `pictures`, and `scores` are kept in memory alone.
+    """
+
+    pictures: PictureStore | None
+    scores: ScoreStore
+
+    @property
+    def reused(self) -> dict[str, int]:
+        """How many of each were found rather than made."""
+        return {"pictures": self.pictures.reused if self.pictures else 0, "scores": self.scores.reused}
 
 
-class Workshop:
-    """Loads once what several cells need. Not for two cells at a time."""
+class Shared(Kept):
+    """What was loaded, read, drawn and scored for one cell and is there for the next. Not for two cells at a time."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.threads = torch.get_num_threads()
-        self._backbones: tuple[tuple, Backbones] | None = None
-        self._records: tuple[tuple, object] | None = None
         self._pictures: dict[tuple, PictureStore] = {}
         self._scores: dict[tuple, ScoreStore] = {}
 
-    def backbones(self, config: Config) -> Backbones:
-        """The config's networks, of which the last ones are kept. Raises as `load_backbones` does."""
-        key = backbones_key(config)
-        if self._backbones is None or self._backbones[0] != key:
-            self._backbones = self._records = None  # two sets of networks need not fit in memory
-            self._backbones = key, load_backbones(*key)
-        backbones = self._backbones[1]
-        backbones.text_to_image.set_speed(checkpoint=config.trainer.checkpoint_unet, compile=config.trainer.compile_unet)
-        return backbones
-
-    def read_records(self, config: Config, data: CFPDataModule) -> None:
-        """Have `data` read its source, or use what an earlier cell read from it. Raises as `CFPDataModule.setup` does."""
-        d = config.data
-        key = (d.source, d.images, d.num_train, d.num_validation, d.image_size, d.clean_captions, d.max_bad_fraction, bool(data.encoders))
-        if self._records is not None and self._records[0] == key:
-            data.use_records(self._records[1])
-        else:
-            self._records = key, data.read_records()
-
-    def stores(self, config: Config, backbones: Backbones) -> tuple[PictureStore | None, ScoreStore]:
-        """Where the config's pictures and scores are looked up and kept; nowhere, but within the cell, with eval.reuse=false."""
+    def stores(self, config: Config, backbones: Backbones) -> Stores:
+        """Where the config's pictures and scores are looked up and kept, with nothing counted as reused yet."""
         if not config.eval.reuse:
-            return None, ScoreStore(None, {})
-        root = Path(config.data.cache_dir or f"{config.output_dir}/cache")
-        device = backbones.text_to_image.device
-        machine = {
-            "weights": backbones.digest,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-            "processor": torch.backends.cpu.get_cpu_capability(),
-            "threads": torch.get_num_threads(),
-            "matmul": torch.get_float32_matmul_precision(),
-        }
-        drawn_by = {
-            **machine,
-            "steps": config.eval.steps,
-            "guidance_scale": config.eval.guidance_scale,
-            "batch_size": config.eval.batch_size,
-            "long_prompts": config.eval.long_prompts,
-            "compiled": config.trainer.compile_unet,
-            "code": digest_of_code(*_DRAWING_CODE),
-            "libraries": {name: metadata.version(name) for name in _DRAWING_LIBRARIES},
-        }
-        scored_by = {
-            **machine,
-            "code": digest_of_code(*_SCORING_CODE, *sorted(_METRICS.glob("*.safetensors"))),
-            "libraries": {name: metadata.version(name) for name in _SCORING_LIBRARIES},
-        }
+            return Stores(None, ScoreStore(None, {}))
+        root = cache_folder(config)
+        machine = _machine(backbones)
+        drawn_by, scored_by = _drawn_by(config, machine), _scored_by(machine)
         pictures = self._pictures.setdefault((root, repr(drawn_by)), PictureStore(root, drawn_by))
         scores = self._scores.setdefault((root, repr(scored_by)), ScoreStore(root, scored_by))
         pictures.reused = scores.reused = 0
-        return pictures, scores
+        return Stores(pictures, scores)
+
+
+def _machine(backbones: Backbones) -> dict[str, object]:
+    """Networks and where they compute: what both pictures and scores depend on."""
+    device = backbones.text_to_image.device
+    return {
+        "weights": backbones.digest,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "matmul": torch.get_float32_matmul_precision(),
+    }
+
+
+def _drawn_by(config: Config, machine: dict[str, object]) -> dict[str, object]:
+    return {
+        **machine,
+        "steps": config.eval.steps,
+        "guidance_scale": config.eval.guidance_scale,
+        "batch_size": config.eval.batch_size,
+        "long_prompts": config.eval.long_prompts,
+        "compiled": config.trainer.compile_unet,
+        "code": digest_of_code(*_DRAWING_CODE),
+        "libraries": {name: metadata.version(name) for name in _DRAWING_LIBRARIES},
+    }
+
+
+def _scored_by(machine: dict[str, object]) -> dict[str, object]:
+    return {
+        **machine,
+        "code": digest_of_code(*_SCORING_CODE, *sorted(_METRICS.glob("*.safetensors"))),
+        "libraries": {name: metadata.version(name) for name in _SCORING_LIBRARIES},
+    }

@@ -12,7 +12,7 @@ from ablations.baselines.catalogue import EMBEDDED, HUB_MODELS, METHODS, REFEREN
 from ablations.baselines.chat import INSTRUCTION, Prices
 from ablations.baselines.endpoint import Patience
 from ablations.config import Config, parse
-from ablations.results.run_folder import RunFolder, read_run
+from ablations.results.run_folder import RunFolder, cache_folder, read_run
 from ablations.results.trained_run import FINAL_CHECKPOINT, find_trained_run
 from ablations.runtime.errors import UserError
 
@@ -155,6 +155,6 @@ def methods_of(text: str | None, chat: ChatSettings) -> tuple[str, ...]:
 def answer_store(comparison: Comparison, kind: str) -> AnswerStore:
     """Where answers are kept: with the pictures and scores; nowhere with eval.reuse=false."""
     config = comparison.config
-    root = Path(config.data.cache_dir or f"{config.output_dir}/cache")
+    root = cache_folder(config)
     # A chat model's answers cost money and cannot be had again: they are kept in any case.
     return AnswerStore(root / "answers" / kind if config.eval.reuse or kind == "chat" else None)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ablations.baselines.catalogue import REFERENCE
-from ablations.comparing.carrying_out import MethodResult, Results
+from ablations.comparing.results import MethodResult, Results
 from ablations.config import KEYS, to_flat_dict
-from ablations.reporting.collect import Cell, Section
+from ablations.reporting.collect import FinishedCell, Section
 from ablations.reporting.columns import DIVERSITY, Column
 from ablations.reporting.layouts import held_fixed
 from ablations.reporting.tables import Entry, ReportTable, table_of_rows
@@ -27,7 +27,7 @@ BETTER, WORSE, UNDECIDED, NOT_WORSE = "better", "worse", "undecided", "not worse
 
 
 @dataclass(frozen=True)
-class Finding:
+class DuelFinding:
     """Our refiner minus another method in one metric, in the metric's units. `low` and `high` are None below 3 seeds."""
 
     column: Column
@@ -44,8 +44,8 @@ class Duel:
 
     method: str
     title: str
-    diversity: tuple[Finding, ...]
-    others: tuple[Finding, ...]
+    diversity: tuple[DuelFinding, ...]
+    others: tuple[DuelFinding, ...]
 
     @property
     def wins(self) -> bool:
@@ -62,12 +62,12 @@ class Duel:
         return "no win (" + ("; ".join(short) if short else "not measured") + ")"
 
 
-def _cells(method: MethodResult, results: Results) -> dict[int, Cell]:
+def _cells(method: MethodResult, results: Results) -> dict[int, FinishedCell]:
     comparison = results.comparison
     cells = {}
     for seed, unit in method.units.items():
         settings = {name: value for name, value in to_flat_dict(comparison.configs[seed]).items() if KEYS[name].option.kind != "run"}
-        cells[seed] = Cell(
+        cells[seed] = FinishedCell(
             folder=comparison.to,
             arm=comparison.arm,
             seed=seed,
@@ -151,14 +151,14 @@ def duels(table: ReportTable, results: Results) -> list[Duel]:
     return found
 
 
-def _finding(column: Column, entry: Entry) -> Finding:
+def _finding(column: Column, entry: Entry) -> DuelFinding:
     assert entry.difference_mean is not None
     difference = entry.difference
     if difference is None:
-        return Finding(column, -entry.difference_mean, None, None, UNDECIDED + ", fewer than 3 seeds")
+        return DuelFinding(column, -entry.difference_mean, None, None, UNDECIDED + ", fewer than 3 seeds")
     # The table has row minus reference; here it is our refiner minus the row.
     mean, low, high = -difference.mean, -difference.high, -difference.low
     if column.block == DIVERSITY:
-        return Finding(column, mean, low, high, BETTER if low > 0 else WORSE if high < 0 else UNDECIDED)
+        return DuelFinding(column, mean, low, high, BETTER if low > 0 else WORSE if high < 0 else UNDECIDED)
     margin = MARGIN_POINTS / 100 * _UPPER_BOUND.get(column.metric, 1.0)
-    return Finding(column, mean, low, high, NOT_WORSE if low > -margin else WORSE if high < -margin else UNDECIDED)
+    return DuelFinding(column, mean, low, high, NOT_WORSE if low > -margin else WORSE if high < -margin else UNDECIDED)

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.table import Table
 
 from ablations.baselines.catalogue import REFERENCE
-from ablations.comparing.carrying_out import Results
 from ablations.comparing.figure import Shown, draw_figure, figure_rows
-from ablations.comparing.tables import MARGIN_POINTS, Duel, Finding
+from ablations.comparing.results import Results
+from ablations.comparing.tables import MARGIN_POINTS, Duel, DuelFinding
 from ablations.config.names import is_rehearsal
 from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.reporting import latex, markdown, tidy
@@ -103,7 +103,7 @@ def _rule() -> str:
     )
 
 
-def _said(finding: Finding) -> str:
+def _said(finding: DuelFinding) -> str:
     digits = finding.column.digits
     text = f"{finding.column.heading}: {figure(finding.mean, digits, signed=True)}"
     if finding.low is not None:

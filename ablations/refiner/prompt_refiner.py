@@ -16,11 +16,11 @@ from typing import Literal, overload
 import torch
 from PIL import Image
 
-from ablations.cell.drawing.draw import draw_texts
+from ablations.cell.drawing.pictures import Sampling, draw_texts
+from ablations.cell.loading.backbones import backbone_choice
 from ablations.cell.loading.module import build_module
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.refining.refine import refine_settings
-from ablations.cell.shared import backbones_key
 from ablations.config import KEYS, Config
 from ablations.config.parsing import convert
 from ablations.figures.new_words import split_new_words
@@ -262,16 +262,11 @@ class PromptRefiner:
                 raise UserError(f"a seed is a whole number from 0 to 2^63 - 1, not {number!r}")
         for text in texts:
             _check_unicode(text)
-        settings = self.config.eval
-        pictures = draw_texts(
-            self.backbones,
-            self.module.text_encoder if plug_in else self.backbones.text_encoder,
-            texts,
-            numbers,
-            steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
-            batch_size=settings.batch_size if batch_size is None else _checked("eval.batch_size", batch_size),
-        )
+        sampling = Sampling.of(self.config.eval)
+        if batch_size is not None:
+            sampling = dataclasses.replace(sampling, batch_size=_checked("eval.batch_size", batch_size))
+        encoder = self.module.text_encoder if plug_in else self.backbones.text_encoder
+        pictures = draw_texts(self.backbones, encoder, texts, numbers, sampling)
         return [Image.fromarray(pixels) for pixels in pictures]
 
 
@@ -326,7 +321,7 @@ def _shown(text: str) -> str:
 
 def _load_backbones(config: Config) -> Backbones:
     try:
-        return load_backbones(*backbones_key(config))
+        return load_backbones(backbone_choice(config))
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error
 

@@ -39,7 +39,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Cell:
+class FinishedCell:
     """A finished cell. `settings` are its train and eval keys; digests are those of run.json; `unavailable` says of metrics that it was
     asked for why they have no value."""
 
@@ -94,7 +94,7 @@ class Section:
     profile: str
     data_digest: str
     weights_digest: str
-    cells: tuple[Cell, ...]
+    cells: tuple[FinishedCell, ...]
 
     @property
     def is_tiny(self) -> bool:
@@ -131,12 +131,12 @@ def collect(output_dir: Path) -> Collection:
     cells, left_out = [], []
     for folder in folders:
         read = read_cell(folder, output_dir)
-        (cells if isinstance(read, Cell) else left_out).append(read)
+        (cells if isinstance(read, FinishedCell) else left_out).append(read)
     if not cells:
         counts = {status: sum(item.status == status for item in left_out) for status in dict.fromkeys(item.status for item in left_out)}
         what = ", ".join(f"{count} {status}" for status, count in counts.items())
         raise UserError(f"none of the {len(folders)} cells in {output_dir} can enter a table ({what}); first: {left_out[0].reason}")
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str, str], list[FinishedCell]] = {}
     for cell in cells:
         groups.setdefault((cell.profile, cell.data_digest, cell.weights_digest), []).append(cell)
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
@@ -144,7 +144,7 @@ def collect(output_dir: Path) -> Collection:
     return Collection(output_dir, sections, tuple(left_out), tuple(_warnings(sections)))
 
 
-def read_cell(folder: Path, output_dir: Path) -> Cell | LeftOut:
+def read_cell(folder: Path, output_dir: Path) -> FinishedCell | LeftOut:
     """A finished cell with its scores, or why it enters no table."""
     name = str(folder.relative_to(output_dir))
     run = read_run(folder)
@@ -170,7 +170,7 @@ def read_cell(folder: Path, output_dir: Path) -> Cell | LeftOut:
         return LeftOut(name, "unreadable", f"{one_line(error)}: run the cell again with force=true")
     digests = run.get("digests") or {}
     settings = {key: value for key, value in to_flat_dict(config).items() if KEYS[key].option.kind in ("train", "eval")}
-    return Cell(
+    return FinishedCell(
         folder=folder,
         arm=folder.parent.name,
         seed=config.seed,

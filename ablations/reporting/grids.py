@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.figures.new_words import split_new_words
-from ablations.reporting.collect import Cell, Section
+from ablations.reporting.collect import FinishedCell, Section
 from ablations.reporting.layouts import LAYOUTS, Family, families
 
 # Pictures are embedded at most this large, in pixels: a page of a hundred stays below some megabytes.
@@ -82,7 +82,7 @@ def _grid(family: Family, seed: int) -> SideBySide:
     return SideBySide(family.layout.title, family.name, seed, tuple(prompts))
 
 
-def _prompt_lines(cell: Cell) -> Mapping[tuple[int, str], Sequence[dict]]:
+def _prompt_lines(cell: FinishedCell) -> Mapping[tuple[int, str], Sequence[dict]]:
     """The lines of prompts.jsonl by prompt and condition, candidates in order."""
     lines: dict[tuple[int, str], list[dict]] = {}
     for text in (cell.folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines():
@@ -91,7 +91,7 @@ def _prompt_lines(cell: Cell) -> Mapping[tuple[int, str], Sequence[dict]]:
     return {key: sorted(members, key=lambda line: line["candidate"]) for key, members in lines.items()}
 
 
-def _picture(cell: Cell, line: dict) -> Picture:
+def _picture(cell: FinishedCell, line: dict) -> Picture:
     return Picture(_data_uri(cell.folder / line["image"]), tuple(split_new_words(line["coarse"], line["refined"])))
 
 

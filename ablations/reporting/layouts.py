@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ablations.config import KEYS
 from ablations.config.parsing import Scalar, show
-from ablations.reporting.collect import Cell
+from ablations.reporting.collect import FinishedCell
 from lightning_modules.terms import all_terms, terms_on
 
 Settings = Mapping[str, Scalar]
@@ -114,7 +114,7 @@ class Family:
     from other families of the layout ("" where there is no other)."""
 
     layout: Layout
-    rows: Mapping[str, Mapping[int, Cell]]
+    rows: Mapping[str, Mapping[int, FinishedCell]]
     fixed: Settings
     name: str
 
@@ -130,9 +130,9 @@ class Family:
         return [*self.layout.expected, *others]
 
 
-def families(layout: Layout, cells: Iterable[Cell]) -> list[Family]:
+def families(layout: Layout, cells: Iterable[FinishedCell]) -> list[Family]:
     """The families of a layout with at least two arms, those with the most cells first."""
-    groups: dict[tuple, dict[str, dict[int, Cell]]] = {}
+    groups: dict[tuple, dict[str, dict[int, FinishedCell]]] = {}
     varied = layout.varies()
     for cell in cells:
         if layout.fits(cell.settings):

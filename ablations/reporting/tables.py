@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ablations.metrics.base import NOT_AVAILABLE
-from ablations.reporting.collect import Cell, Section
+from ablations.reporting.collect import FinishedCell, Section
 from ablations.reporting.columns import DIVERSITY, QUALITY, SHARED_NOISE, STYLE_ENTROPY, Column, columns_of
 from ablations.reporting.formats import ABSENT, sample_size
 from ablations.reporting.layouts import LAYOUTS, Family, Layout, families, held_fixed, is_full
@@ -135,16 +135,16 @@ def tables_of(section: Section) -> list[ReportTable]:
     return [*comparisons, *ablations]
 
 
-def _compared_arms(section: Section, references: list[Mapping[int, Cell]]) -> list[Mapping[int, Cell]]:
+def _compared_arms(section: Section, references: list[Mapping[int, FinishedCell]]) -> list[Mapping[int, FinishedCell]]:
     """The full arms that others are compared with; where there is none, the full arm (else any arm) with the most seeds."""
-    by_arm: dict[str, Mapping[int, Cell]] = {}
+    by_arm: dict[str, Mapping[int, FinishedCell]] = {}
     for cells in references:
         first = next(iter(cells.values()))
         if is_full(first.settings):
             by_arm.setdefault(first.arm, cells)
     if by_arm:
         return list(by_arm.values())
-    arms: dict[str, dict[int, Cell]] = {}
+    arms: dict[str, dict[int, FinishedCell]] = {}
     for cell in section.cells:
         arms.setdefault(cell.arm, {})[cell.seed] = cell
     return [max(arms.values(), key=lambda cells: (is_full(next(iter(cells.values())).settings), len(cells)))]
@@ -176,7 +176,7 @@ def _ablation_table(section: Section, layout: Layout, family: Family, condition:
     ]
 
 
-def _condition_table(section: Section, cells: Mapping[int, Cell], number: int) -> ReportTable:
+def _condition_table(section: Section, cells: Mapping[int, FinishedCell], number: int) -> ReportTable:
     """One arm: coarse, refined, rewritten and fine prompts and the controls, each against the refined prompts."""
     first = next(iter(cells.values()))
     present = {condition for cell in cells.values() for condition in cell.conditions}
@@ -207,7 +207,7 @@ def table_of_rows(
     layout: str,
     title: str,
     labels: Mapping[str, str],
-    sources: Mapping[str, tuple[Mapping[int, Cell], str]],
+    sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]],
     reference: str,
     fixed: str,
     notes: Sequence[str] = (),
@@ -235,7 +235,7 @@ def _slug(section: Section, layout: str, condition: str, number: int) -> str:
     return "-".join(part for part in parts if part).replace("_", "-")
 
 
-def _columns(section: Section, sources: Mapping[str, tuple[Mapping[int, Cell], str]], condition: str) -> list[Column]:
+def _columns(section: Section, sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]], condition: str) -> list[Column]:
     cells = [cell for cells, _ in sources.values() for cell in cells.values()]
     per_image, per_set = (set().union(*names) for names in zip(*(cell.metrics() for cell in cells), strict=True))
     unavailable = {name for cell in cells for name in cell.unavailable}
@@ -243,12 +243,12 @@ def _columns(section: Section, sources: Mapping[str, tuple[Mapping[int, Cell], s
     return [c for c in offered if c.metric in unavailable or any(_scored(c, cells, own) for cells, own in sources.values())]
 
 
-def _scored(column: Column, cells: Mapping[int, Cell], condition: str) -> bool:
+def _scored(column: Column, cells: Mapping[int, FinishedCell], condition: str) -> bool:
     return any(cell.values(column.metric, column.condition or condition) is not None for cell in cells.values())
 
 
 def _rows(
-    labels: Mapping[str, str], sources: Mapping[str, tuple[Mapping[int, Cell], str]], reference: str, columns: Sequence[Column]
+    labels: Mapping[str, str], sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]], reference: str, columns: Sequence[Column]
 ) -> list[Row]:
     rows = []
     for key, label in labels.items():
@@ -272,7 +272,9 @@ def _rows(
     return _holm_corrected(rows, columns)
 
 
-def _entry(column: Column, cells: Mapping[int, Cell], condition: str, reference: tuple[Mapping[int, Cell], str] | None) -> Entry | None:
+def _entry(
+    column: Column, cells: Mapping[int, FinishedCell], condition: str, reference: tuple[Mapping[int, FinishedCell], str] | None
+) -> Entry | None:
     """A row's mean in one metric and its difference from the reference's; None where it was not scored."""
     scores = _scores(column, cells, condition)
     if scores is None or (condition == SHARED_NOISE and column.block == QUALITY):  # shared noise is there for diversity alone
@@ -295,7 +297,7 @@ def _entry(column: Column, cells: Mapping[int, Cell], condition: str, reference:
     return dataclasses.replace(entry, difference=difference, difference_mean=float((a - b).mean()), shared_seeds=len(seeds), note=note)
 
 
-def _scores(column: Column, cells: Mapping[int, Cell], condition: str) -> pd.DataFrame | None:
+def _scores(column: Column, cells: Mapping[int, FinishedCell], condition: str) -> pd.DataFrame | None:
     """Scores (seeds, prompts) over the seeds that have the metric and the prompts that all of these have; None where there are none."""
     by_seed = {seed: cell.values(column.metric, column.condition or condition) for seed, cell in sorted(cells.items())}
     by_seed = {seed: values for seed, values in by_seed.items() if values is not None}

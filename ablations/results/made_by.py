@@ -1,9 +1,10 @@
-"""Pictures and scores that were made before, kept by what made them, so that nothing is drawn or scored twice.
+"""What decides about a picture or a score, as digests: of code, of pixels, and of everything else that it was made by.
 
-The coarse and the fine prompts' pictures are the same in all arms of a seed, rewritten prompts' in all prompt lengths of a training,
-and so on. A picture is kept under its text, its image noise and its text encoder, in a folder that stands for everything else that its
-pixels depend on: frozen weights, sampling settings, batch size, device, threads, library versions and the code that draws. Scores are
-kept under the picture's own bytes. So deleting the folder costs time and changes no result.
+By these, pictures and scores that were made before are found again, so that nothing is drawn or scored twice. The coarse and the fine
+prompts' pictures are the same in all arms of a seed, rewritten prompts' in all prompt lengths of a training, and so on. A picture is
+kept under its text, its image noise and its text encoder, in a folder that stands for everything else that its pixels depend on: frozen
+weights, sampling settings, batch size, device, threads, library versions and the code that draws. Scores are kept under the picture's
+own bytes. So deleting the folder costs time and changes no result.
 
 That holds because batches are always full: the pixels of a picture depend, by a rounding, on how many are drawn at a time (seen on a
 CPU: 7 of 64 pictures differ by one level between batches of 8 and 16), but not on which others share its batch nor on its place in it.
@@ -15,14 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+# Networks score so many pictures or texts at a time, always: see the top.
+AT_ONCE = 16
 _FORMAT = 1
-logger = logging.getLogger(__name__)
 
 
 def digest_of_code(*paths: Path) -> str:
@@ -53,9 +54,6 @@ def full_batches(items: np.ndarray, size: int) -> list[tuple[np.ndarray, int]]:
 
 
 def folder_of(root: Path, made_by: Mapping[str, object]) -> Path:
+    """The folder within `root` of what was made so."""
     content = json.dumps({"format": _FORMAT, **made_by}, sort_keys=True, default=str)
     return root / hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-# Networks score so many pictures or texts at a time, always: see the top.
-AT_ONCE = 16

@@ -1,7 +1,8 @@
-"""What a cell leaves behind: where each file lies, run.json and its states, files that appear whole or not at all, and the locks.
+"""The folders of a cell: where each file lies, who may write there, and run.json with its states.
 
 OUTPUT_DIR/ARM/seed-0/                               run.json  prompts.jsonl  scores.parquet  images/  ...
 OUTPUT_DIR/trainings/TRAIN_ID/seed-0/checkpoints/    shared by every arm with the same train keys
+OUTPUT_DIR/cache/                                    shared by all, see `cache_folder`
 """
 
 import json
@@ -171,6 +172,11 @@ class RunFolder:
     def preempted(self, where: str) -> None:
         """Marks the cell as stopped from outside, to be continued. where: what it was doing, as in "training, step 120"."""
         self.record(status="preempted", where=one_line(where), finished=_now())
+
+
+def cache_folder(config: Config) -> Path:
+    """Where the config's frozen features, pictures and scores are kept for other cells; deleting it costs time and nothing else."""
+    return Path(config.data.cache_dir or f"{config.output_dir}/cache")
 
 
 def is_finished(config: Config) -> bool:

@@ -62,7 +62,7 @@ class _Probes:
     def __init__(self, threads: int | None, say: Callable[[str], None], began: float):
         self.threads, self._say, self._began = threads, say, began
         self._known: dict[str, Any] = {}
-        self._workshop: Any = None
+        self._shared: Any = None
         self.start_seconds, self.processor_share = 0.0, 1.0
 
     def training(self, config: Config) -> TrainingCosts:
@@ -93,25 +93,26 @@ class _Probes:
 
     def _path(self, config: Config, kind: str) -> Path:
         from ablations.results.made_by import digest_of_code
+        from ablations.results.run_folder import cache_folder
         from ablations.sweeping.forecast import digest, machine
 
         root = Path(__file__).parents[2]
         code = digest_of_code(*(root / part for part in ("ablations/cell", "ablations/sweeping", "lightning_modules", "datamodules")))
         name = digest([kind, machine(self.threads), config.trainer.threads, code])
-        return Path(config.data.cache_dir or f"{config.output_dir}/cache") / "probes" / f"{name}.json"
+        return cache_folder(config) / "probes" / f"{name}.json"
 
     def _measure(self, config: Config, what: str) -> tuple[TrainingCosts | EvaluationCosts, float]:
         """Times a config in a folder that goes away again; returns the share of the processors that it got, too."""
-        if self._workshop is None:
+        if self._shared is None:
             self._say("loading libraries (some seconds)")
             if self.threads is not None:
                 os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
             from ablations.runtime.quiet_libraries import quiet_libraries
 
             quiet_libraries()
-            from ablations.cell.shared import Workshop
+            from ablations.cell.shared import Shared
 
-            self._workshop = Workshop()
+            self._shared = Shared()
             self._load_seconds = time.monotonic() - self._began
         from ablations.config import arm_name, train_id
         from ablations.sweeping import probe
@@ -121,7 +122,7 @@ class _Probes:
         with tempfile.TemporaryDirectory(prefix="ablations-plan-") as scratch, probe.processor_share() as share:
             measure = probe.probe_training if is_training else probe.probe_evaluation
             try:
-                return measure(config, self._workshop, Path(scratch)), share()
+                return measure(config, self._shared, Path(scratch)), share()
             except (ValueError, FileNotFoundError) as error:
                 raise UserError(str(error)) from error
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ablations.config import KEYS, Config, to_flat_dict
 from ablations.results.provenance import library_versions
-from ablations.results.run_folder import read_run
+from ablations.results.run_folder import cache_folder, read_run
 from ablations.runtime.files import write_json
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import is_trained
@@ -198,7 +198,7 @@ def _forecast(
 
 def features_to_encode(config: Config, costs: TrainingCosts) -> tuple[float, float]:
     """(seconds, bytes) of the frozen features that are not cached yet."""
-    folder = Path(config.data.cache_dir or f"{config.output_dir}/cache") / "features"
+    folder = cache_folder(config) / "features"
     there = set()
     for path in folder.glob("*/meta.json"):
         try:

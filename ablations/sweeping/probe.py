@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -20,22 +20,24 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from ablations.cell.drawing.draw import draw_texts
+from ablations.cell.drawing.pictures import Sampling, draw_texts
 from ablations.cell.loading.data import build_data
 from ablations.cell.loading.device import device_of
 from ablations.cell.loading.module import build_module
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.refining.refine import refine_settings
-from ablations.cell.shared import Workshop
+from ablations.cell.scoring.scorer import Scorer
+from ablations.cell.shared import Shared
 from ablations.cell.training.fit import make_trainer, total_steps
 from ablations.config import Config
 from ablations.results.prompts_and_scores import Drawing
-from ablations.results.run_folder import RunFolder
 from ablations.sweeping.forecast import EvaluationCosts, TrainingCosts
 from datamodules.batches import ImagesInOrder, stack_images
 from datamodules.cfp import CFPDataModule
+from datamodules.records import EvalPrompt
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
+from lightning_modules.settings import Refinement
 
 _STEPS, _PICTURES_ENCODED, _PROMPTS, _SAMPLING_STEPS = 6, 16, 16, 2
 
@@ -83,26 +85,23 @@ def _silent_lightning() -> Iterator[None]:
         yield
 
 
-def _prepare(config: Config, workshop: Workshop, scratch: Path) -> tuple[Backbones, PromptRefinerModule, CFPDataModule]:
+def _prepare(config: Config, shared: Shared, scratch: Path) -> tuple[PromptRefinerModule, CFPDataModule]:
     """A cell's networks and data; of the tiny world only as many records as the probe needs, of a table all, but none encoded."""
-    is_tiny = config.data.source == "tiny"
-    data_config = replace(config.data, cache_dir=None, cache=is_tiny)
-    config = replace(config, output_dir=str(scratch), data=data_config)
-    if not is_tiny:
-        config = replace(config, loss=replace(config.loss, clip_bank=0, hard_negatives=False))
-    backbones = workshop.backbones(config).to(device_of(config))
-    module = build_module(config, backbones)
-    data = build_data(config, RunFolder(config), backbones, module, lambda line: None)
-    if is_tiny:
+    if config.data.source == "tiny":
         bank = config.loss.clip_bank if config.use_clip else 0
-        data.num_train = min(config.data.num_train, 2 * (config.train.batch_size + bank) + 16)
-        data.num_validation = 1
-    return backbones, module, data
+        num_train = min(config.data.num_train, 2 * (config.train.batch_size + bank) + 16)
+        data = replace(config.data, cache_dir=None, cache=True, num_train=num_train, num_validation=1)
+    else:
+        data = replace(config.data, cache_dir=None, cache=False)
+        config = replace(config, loss=replace(config.loss, clip_bank=0, hard_negatives=False))
+    config = replace(config, output_dir=str(scratch), data=data)
+    module = build_module(config, shared.backbones(config).to(device_of(config)))
+    return module, build_data(config, module, lambda line: None)
 
 
-def probe_training(config: Config, workshop: Workshop, scratch: Path) -> TrainingCosts:
+def probe_training(config: Config, shared: Shared, scratch: Path) -> TrainingCosts:
     """What training of this kind costs, by some steps of it. Raises as a cell does for data and networks that cannot be used."""
-    _, module, data = _prepare(config, workshop, scratch)
+    module, data = _prepare(config, shared, scratch)
     device = device_of(config)
     read_seconds = _seconds(device, data.read_records)
     records = data.records
@@ -110,27 +109,17 @@ def probe_training(config: Config, workshop: Workshop, scratch: Path) -> Trainin
     if config.data.source == "tiny":
         num_records, num_train = config.data.num_train + config.data.num_validation, config.data.num_train
         read_seconds *= num_records / len(records)
-    encode_seconds, feature_bytes = 0.0, 0
-    if data.encoders:
-        pictures = ImagesInOrder(records, config.data.image_size)
-        count = min(_PICTURES_ENCODED, len(records))
-        started = _now(device)
-        images_BCHW = stack_images([pictures[i] for i in range(count)])
-        open_seconds = _now(device) - started
-        data.encoders[0].encode(images_BCHW)
-        network_seconds = sum(_seconds(device, lambda e=encoder: e.encode(images_BCHW)) for encoder in data.encoders)
-        views = 2 if config.data.random_flip else 1
-        encode_seconds = (open_seconds + views * network_seconds) / count
-        feature_bytes = views * sum(4 * int(np.prod(shape)) for encoder in data.encoders for shape in encoder.shapes().values())
+    pictures = _time_pictures(config, data, device) if data.encoders else _PictureCosts()
     stamps = _Stamps(device)
     with _silent_lightning():
         data.setup("fit")
         stamps.times = [_now(device)]
         make_trainer(config, _STEPS, [stamps], scratch).fit(module, datamodule=data)
     step_seconds = median(np.diff(stamps.times)[1:])
-    if data.encoders and not data.cache:
-        per_picture = (open_seconds + network_seconds) / count
-        step_seconds = max(step_seconds - config.train.accumulate * config.train.batch_size * per_picture, 0.1 * step_seconds)
+    if data.encoders and not data.settings.cache:
+        encoding = config.train.accumulate * config.train.batch_size * (pictures.open_seconds + pictures.network_seconds)
+        step_seconds = max(step_seconds - encoding, 0.1 * step_seconds)
+    views = 2 if config.data.random_flip else 1
     return TrainingCosts(
         steps=total_steps(config, num_train // config.train.batch_size),
         step_seconds=float(step_seconds),
@@ -138,47 +127,79 @@ def probe_training(config: Config, workshop: Workshop, scratch: Path) -> Trainin
         checkpoint_bytes=12 * sum(parameter.numel() for parameter in module.parameters()),  # weights and AdamW's two moments
         num_records=num_records,
         read_seconds=read_seconds,
-        encode_seconds=encode_seconds,
-        feature_bytes=feature_bytes,
+        encode_seconds=pictures.open_seconds + views * pictures.network_seconds,
+        feature_bytes=views * sum(4 * int(np.prod(shape)) for encoder in data.encoders for shape in encoder.shapes().values()),
         encoders={encoder.name: encoder.digest for encoder in data.encoders},
     )
 
 
-def probe_evaluation(config: Config, workshop: Workshop, scratch: Path) -> EvaluationCosts:
+@dataclass(frozen=True)
+class _PictureCosts:
+    """Seconds for one picture, plain view: to open it, and in the frozen networks."""
+
+    open_seconds: float = 0.0
+    network_seconds: float = 0.0
+
+
+def _time_pictures(config: Config, data: CFPDataModule, device: torch.device) -> _PictureCosts:
+    pictures = ImagesInOrder(data.records, config.data.image_size)
+    count = min(_PICTURES_ENCODED, len(data.records))
+    started = _now(device)
+    images_BCHW = stack_images([pictures[i] for i in range(count)])
+    open_seconds = _now(device) - started
+    data.encoders[0].encode(images_BCHW)
+    network_seconds = sum(_seconds(device, lambda e=encoder: e.encode(images_BCHW)) for encoder in data.encoders)
+    return _PictureCosts(open_seconds / count, network_seconds / count)
+
+
+def probe_evaluation(config: Config, shared: Shared, scratch: Path) -> EvaluationCosts:
     """What refining, drawing and scoring cost, by one rewrite of some prompts and one batch of pictures."""
-    backbones, module, data = _prepare(config, workshop, scratch)
+    module, data = _prepare(config, shared, scratch)
     device, e = device_of(config), config.eval
     if config.data.source != "tiny":
-        workshop.read_records(config, data)
+        shared.read_records(config, data)
     prompts = data.eval_prompts("test", min(e.num_prompts, _PROMPTS), e.coarse_length)
     module.to(device).eval()
     coarse = [prompt.coarse_prompt for prompt in prompts]
-    settings = refine_settings(config.prompt_len, e, "rewrite")
-    keys = [(prompt_seed(config.seed, prompt.prompt_id, 0),) for prompt in prompts]
-    module.refine(coarse[:1], keys[:1], settings)
-    written = []
-    refine_seconds = _seconds(device, lambda: written.extend(module.refine(coarse, keys, settings)))
-    tokens = 1 + max(refinement.num_new_tokens for refinement in written)
+    token_seconds = _time_tokens(config, module, prompts)
 
     texts = [coarse[i % len(coarse)] for i in range(e.batch_size)]
     seeds = [image_seed(config.seed, i, 0) for i in range(e.batch_size)]
 
     def draw(steps: int) -> np.ndarray:
-        options = {"steps": steps, "guidance_scale": e.guidance_scale, "batch_size": e.batch_size}
-        return draw_texts(backbones, backbones.text_encoder, texts, seeds, **options)
+        sampling = Sampling(steps, e.guidance_scale, e.batch_size)
+        return draw_texts(module.backbones, module.backbones.text_encoder, texts, seeds, sampling)
 
     draw(1)
     one = _seconds(device, lambda: draw(1))
     images: list[np.ndarray] = []
     some = _seconds(device, lambda: images.extend(draw(1 + _SAMPLING_STEPS)))
     per_step = max(some - one, 0.0) / _SAMPLING_STEPS
-    picture_seconds = (one + per_step * (e.steps - 1)) / e.batch_size
+    return EvaluationCosts(
+        token_seconds=token_seconds,
+        picture_seconds=(one + per_step * (e.steps - 1)) / e.batch_size,
+        score_seconds=_time_scores(config, module.backbones, prompts, images),
+        picture_bytes=float(np.mean([_png_bytes(image) for image in images])),
+    )
 
-    # As in a cell: sets of candidates are compared in about every second condition.
+
+def _time_tokens(config: Config, module: PromptRefinerModule, prompts: Sequence[EvalPrompt]) -> float:
+    """Seconds for a token of all prompts, by rewriting them."""
+    coarse = [prompt.coarse_prompt for prompt in prompts]
+    settings = refine_settings(config.prompt_len, config.eval, "rewrite")
+    keys = [(prompt_seed(config.seed, prompt.prompt_id, 0),) for prompt in prompts]
+    module.refine(coarse[:1], keys[:1], settings)
+    written: list[Refinement] = []
+    seconds = _seconds(device_of(config), lambda: written.extend(module.refine(coarse, keys, settings)))
+    return seconds / (1 + max(refinement.num_new_tokens for refinement in written))
+
+
+def _time_scores(config: Config, backbones: Backbones, prompts: Sequence[EvalPrompt], images: Sequence[np.ndarray]) -> float:
+    """Seconds for the scores of a picture. As in a cell, sets of candidates are compared in about every second condition."""
     drawings, pictures = [], []
     for condition in ("coarse", "fine"):
         for prompt in prompts:
-            for candidate in range(e.num_candidates):
+            for candidate in range(config.eval.num_candidates):
                 picture = images[len(pictures) % len(images)].copy()
                 picture[0, 0] = (len(pictures) % 256, len(pictures) // 256, 0)  # no two are equal: equal ones are scored once
                 drawings.append(Drawing(prompt.prompt_id, condition, candidate, prompt.coarse_prompt, prompt.fine_prompt, 0, 0))
@@ -186,16 +207,10 @@ def probe_evaluation(config: Config, workshop: Workshop, scratch: Path) -> Evalu
     stacked = np.stack(pictures)
 
     def score() -> None:
-        score(backbones, prompts, drawings, stacked, lambda line: None, lambda: None)
+        Scorer(backbones).score(prompts, drawings, stacked)
 
     score()
-    score_seconds = _seconds(device, score) / len(pictures)
-    return EvaluationCosts(
-        token_seconds=refine_seconds / tokens,
-        picture_seconds=picture_seconds,
-        score_seconds=score_seconds,
-        picture_bytes=float(np.mean([_png_bytes(image) for image in images])),
-    )
+    return _seconds(device_of(config), score) / len(pictures)
 
 
 def _png_bytes(image: np.ndarray) -> int:

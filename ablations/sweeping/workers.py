@@ -30,7 +30,7 @@ from ablations.sweeping.dispatcher import Dispatcher, Outcome
 from ablations.sweeping.progress import RelayConsole, SweepProgress
 
 if TYPE_CHECKING:
-    from ablations.cell.shared import Workshop
+    from ablations.cell.shared import Shared
 
 # Seconds between looks at cells that other processes run.
 POLL_SECONDS = 1.0
@@ -38,7 +38,7 @@ POLL_SECONDS = 1.0
 _STOP_SECONDS = 60.0
 
 
-def run_one(config: Config, stop: StopRequest, workshop: Workshop, say: Callable[[str], None]) -> tuple[Outcome, str]:
+def run_one(config: Config, stop: StopRequest, shared: Shared, say: Callable[[str], None]) -> tuple[Outcome, str]:
     """Run a cell; returns how it ended, and the traceback of an unexpected failure. Raises Preempted alone."""
     from ablations.cell.cell import run_cell
 
@@ -46,7 +46,7 @@ def run_one(config: Config, stop: StopRequest, workshop: Workshop, say: Callable
     try:
         if is_finished(config) and not config.force:
             return Outcome("busy"), ""  # another process finished it since it was handed out
-        run_cell(config, stop, workshop, RelayConsole(say))
+        run_cell(config, stop, shared, RelayConsole(say))
     except CellBusy:
         return Outcome("busy"), ""
     except (UserError, RunFolderError, FloatingPointError) as error:
@@ -59,29 +59,29 @@ def run_one(config: Config, stop: StopRequest, workshop: Workshop, say: Callable
 
 def run_here(dispatcher: Dispatcher, progress: SweepProgress, stop: StopRequest) -> None:
     """Run the sweep's cells in this process, one after the other, until all have ended."""
-    workshop = None
+    shared = None
     while not dispatcher.is_done:
         cell = dispatcher.next()
         if cell is None:
             progress.waiting()
             time.sleep(POLL_SECONDS)
             continue
-        if workshop is None:
-            workshop = _open_workshop(progress.say)
+        if shared is None:
+            shared = _open_shared(progress.say)
         progress.begins(cell)
-        outcome, details = run_one(cell.config, stop, workshop, progress.relay)
+        outcome, details = run_one(cell.config, stop, shared, progress.relay)
         dispatcher.ended(cell, outcome)
         progress.ended(cell, outcome, details)
 
 
-def _open_workshop(say: Callable[[str], None]) -> Workshop:
+def _open_shared(say: Callable[[str], None]) -> Shared:
     say("loading libraries (some seconds)")
     from ablations.runtime.quiet_libraries import quiet_libraries
 
     quiet_libraries()
-    from ablations.cell.shared import Workshop
+    from ablations.cell.shared import Shared
 
-    return Workshop()
+    return Shared()
 
 
 @dataclass
@@ -210,12 +210,12 @@ def worker_main(connection: Connection) -> None:
             connection.send(("said", line))
 
     try:
-        workshop = _open_workshop(lambda line: None)
+        shared = _open_shared(lambda line: None)
         connection.send(("up",))
         threading.Thread(target=take_tasks, daemon=True).start()
         while (task := tasks.get()) is not None:
             busy.set()
-            outcome, details = run_one(from_flat_dict(task), stop, workshop, say)
+            outcome, details = run_one(from_flat_dict(task), stop, shared, say)
             busy.clear()
             connection.send(("ended", outcome, details))
     except Preempted as preempted:

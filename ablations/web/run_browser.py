@@ -19,7 +19,7 @@ from ablations.runtime.errors import UserError, one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ablations.reporting.collect import Cell, LeftOut
+    from ablations.reporting.collect import FinishedCell, LeftOut
     from ablations.reporting.columns import Column
 
 NUM_CANDIDATES = 3
@@ -161,7 +161,7 @@ class RunBrowser:
 class _Shown:
     """A finished run: its scores, and the lines of prompts.jsonl by (prompt id, coarse prompt) and condition, candidates in order."""
 
-    cell: Cell
+    cell: FinishedCell
     lines: Mapping[tuple[int, str], Mapping[str, Sequence[dict]]]
 
     @property

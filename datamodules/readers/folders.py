@@ -1,4 +1,4 @@
-"""Readers for what is not a CSV table: parquet, saved `datasets` folders, and folders of pictures. `read_source` tells them apart.
+"""What is not a CSV table, read row by row: parquet, saved `datasets` folders, and folders of pictures. `source` tells them apart.
 
     FILE.parquet, or a folder with parquet files     an image column holds a path, bytes, or both as `datasets.Image` stores them
     a folder that `save_to_disk` wrote               one data set, or a dictionary of splits

@@ -1,4 +1,4 @@
-"""Which reader a source wants."""
+"""`read_source`: a path is read by the reader that fits it."""
 
 from __future__ import annotations
 

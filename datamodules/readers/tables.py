@@ -1,6 +1,4 @@
-"""Readers for every layout in which coarse-fine prompt data is found.
-
-Tables are CSV files, their layout told by the header:
+"""Coarse-fine prompts in CSV tables, whose layout the header tells:
 
 1. the authors' image table: `prompt,step,seed,height,width,cfg,sampler,image_name,image_path`; coarse prompts are cut from
    the fine ones;

@@ -1,18 +1,18 @@
-"""Backbones put together from networks of the paper's size."""
+"""Backbones put together from an image model, OpenCLIP and T5, once these are found to belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from lightning_modules.backbones.backbones import Backbones
-from lightning_modules.backbones.sources import PaperSources
 from lightning_modules.text_decoder import PromptDecoder
 from lightning_modules.text_to_image import TextToImage
 
@@ -33,43 +33,61 @@ class EndPaddedTokenizer(SimpleTokenizer):
         return ids_BS.masked_fill(after_end, self.eot_token_id)
 
 
+@dataclass(frozen=True)
+class ImageNetworks:
+    """An image model without its text encoder: networks, noise schedule, and how the text states that its UNet reads are made.
+
+    `text_config` is the config of its own text encoder: it says after how many blocks the text states are read. `pad_token` is what its
+    tokenizer pads with. Both may be None: nothing says so.
+    """
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    scheduler: DDPMScheduler
+    text_config: dict | None
+    pad_token: str | None
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """Both towers of an OpenCLIP model, and its tokenizer: texts to ids, int64 (B, 77)."""
+
+    model: nn.Module
+    tokenize: Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class T5:
+    """T5 and its tokenizer."""
+
+    model: T5ForConditionalGeneration
+    tokenizer: PreTrainedTokenizerBase
+
+
 def assemble(
-    name: str,
-    image_model: tuple[nn.Module, nn.Module, DDPMScheduler],
-    text_config: dict | None,
-    pad_token: str | None,
-    open_clip_model: tuple[nn.Module, Callable[[list[str]], Tensor]],
-    t5: tuple[nn.Module, object],
-    frozen: torch.dtype,
-    sources: PaperSources,
-    directory: Path | None = None,
-    commits: dict[str, str] | None = None,
+    name: str, image: ImageNetworks, open_clip: OpenClip, t5: T5, described: str, commits: dict[str, str] | None = None
 ) -> Backbones:
     """Networks and tokenizers as Backbones, once they are found to belong together.
 
-    `text_config` is the config of the image model's own text encoder: it says after how many blocks the UNet's text states are read.
-    `pad_token` is what its tokenizer pads with. Both may be None. Raises ValueError, one line, for networks that do not fit.
+    `described` is what the user chose, as errors begin. Raises ValueError, one line, for networks that do not fit.
     """
-    vae, unet, scheduler = image_model
-    clip_model, tokenize = open_clip_model
-    described = str(directory) if directory else f"backbones.image_model={sources.image_model} and backbones.open_clip={sources.open_clip}"
-    blocks = conditioning_blocks(clip_model, unet, text_config, described)
-    if vae.config.latent_channels != unet.config.in_channels:
-        raise ValueError(f"{described}: the VAE has {vae.config.latent_channels} latent channels, the UNet reads {unet.config.in_channels}")
-    if len(t5[1]) > t5[0].config.vocab_size:  # type: ignore[arg-type]
-        raise ValueError(f"T5's tokenizer has {len(t5[1])} pieces, but the network only {t5[0].config.vocab_size}")  # type: ignore[arg-type]
-    reads_last = blocks is not None
-    if pad_token not in (None, "!") or (pad_token is None and reads_last):
+    blocks = conditioning_blocks(open_clip.model, image.unet, image.text_config, described)
+    latents, reads = image.vae.config.latent_channels, image.unet.config.in_channels
+    if latents != reads:
+        raise ValueError(f"{described}: the VAE has {latents} latent channels, the UNet reads {reads}")
+    if len(t5.tokenizer) > t5.model.config.vocab_size:
+        raise ValueError(f"T5's tokenizer has {len(t5.tokenizer)} pieces, but the network only {t5.model.config.vocab_size}")
+    tokenize, pad_token = open_clip.tokenize, image.pad_token
+    if pad_token not in (None, "!") or (pad_token is None and blocks is not None):
         tokenize = _end_padded(tokenize, pad_token, described)
-    clip_model.visual.to(frozen)
     return Backbones(
         name=name,
-        clip_model=clip_model.eval().requires_grad_(False),
+        clip_model=open_clip.model.eval().requires_grad_(False),
         tokenize=tokenize,
-        image_mean=tuple(clip_model.visual.image_mean),
-        image_std=tuple(clip_model.visual.image_std),
-        text_to_image=TextToImage(vae, unet, scheduler),
-        decoder=PromptDecoder(*t5),
+        image_mean=tuple(open_clip.model.visual.image_mean),
+        image_std=tuple(open_clip.model.visual.image_std),
+        text_to_image=TextToImage(image.vae, image.unet, image.scheduler),
+        decoder=PromptDecoder(t5.model, t5.tokenizer),
         conditioning_blocks=blocks,
         commits=commits or {},
     )

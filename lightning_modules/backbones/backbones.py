@@ -1,17 +1,10 @@
-"""Loads or builds the networks of a profile: the only place that does.
-
-The tiny backbones are embedded: architectures in `tiny/configs`, weights in `tiny/*.safetensors` (half precision on disk,
-float32 in memory), made by `python -m ablations.pretrain_tiny`; `tiny/provenance.json` says how.
-
-The paper's backbones are in `paper_backbones` (pretrained) and `random_backbones` (full size, no weights).
-"""
+"""Backbones: the networks and tokenizers of a profile under one roof, whatever they were loaded or built from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -22,9 +15,6 @@ from lightning_modules.frozen_precision import t5_precision
 from lightning_modules.text_decoder import PromptDecoder
 from lightning_modules.text_encoder import FineGrainedTextEncoder
 from lightning_modules.text_to_image import TextToImage
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -92,6 +82,11 @@ class Backbones:
 
     def image_vector_encoder(self, grid: int) -> ImageVectorEncoder:
         return ImageVectorEncoder(self.clip_model, self.image_mean, self.image_std, grid)
+
+    @property
+    def t5_pad_id(self) -> int:
+        """What T5's ids are padded with."""
+        return self.decoder.tokenizer.pad_token_id
 
     def tokenize_t5(self, texts: list[str]) -> list[list[int]]:
         """T5's ids of each text, the end token included."""

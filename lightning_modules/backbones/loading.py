@@ -1,46 +1,49 @@
-"""The backbones that a config asks for."""
+"""Which backbones there are to choose from, and the one function that loads or builds any of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning_modules.backbones.backbones import Backbones
+from lightning_modules.backbones.paper import load_paper_backbones
+from lightning_modules.backbones.random_paper import random_paper_backbones
+from lightning_modules.backbones.sources import PaperSources
 from lightning_modules.backbones.tiny import TINY, load_tiny_backbones, random_tiny_backbones
 from lightning_modules.frozen_precision import precision_named
 
-if TYPE_CHECKING:
-    from lightning_modules.backbones.sources import PaperSources
 
+@dataclass(frozen=True)
+class BackboneChoice:
+    """Everything that decides about a set of backbones: equal choices are equal networks.
 
-def load_backbones(
-    profile: str,
-    directory: str | None,
-    init: str,
-    seed: int = 0,
-    sources: PaperSources | None = None,
-    frozen_dtype: str = "float32",
-) -> Backbones:
-    """The backbones of a profile ("tiny" or "paper"), pretrained or random.
-
-    `directory` replaces the profile's own source of weights; `seed` makes random ones; `sources` names the paper profile's networks;
-    `frozen_dtype` is the precision of UNet, VAE, image tower and T5 (T5 stays in float32 at float16). Raises FileNotFoundError for
-    weights that are not there, and ValueError for what there is not or does not fit, one line each.
+    `profile` is "tiny" or "paper", `init` "pretrained" or "random". `directory` replaces the profile's own source of weights; `seed` makes
+    random ones; `sources` names the paper profile's networks; `frozen_dtype` is the precision of UNet, VAE, image tower and T5 (T5 stays in
+    float32 at float16).
     """
+
+    profile: str = "tiny"
+    directory: str | None = None
+    init: str = "pretrained"
+    seed: int = 0
+    sources: PaperSources = field(default_factory=PaperSources)
+    frozen_dtype: str = "float32"
+
+
+def load_backbones(choice: BackboneChoice) -> Backbones:
+    """The backbones of a choice. Raises FileNotFoundError for weights that are not there, and ValueError for what there is not or does not
+    fit, one line each."""
+    profile, init, directory = choice.profile, choice.init, choice.directory
     if profile not in ("tiny", "paper") or init not in ("pretrained", "random"):
         raise ValueError(f"profile={profile} with backbones.init={init} is unknown: take tiny or paper, and pretrained or random")
     if init == "random" and directory is not None:
         raise ValueError(f"backbones.dir={directory} has no effect with backbones.init=random: set one of them")
-    frozen = precision_named(frozen_dtype)
+    frozen = precision_named(choice.frozen_dtype)
+    folder = Path(directory) if directory is not None else None
     if profile == "paper":
-        # Not at the top: these modules build Backbones.
-        from lightning_modules.backbones.paper import load_paper_backbones
-        from lightning_modules.backbones.random_paper import random_paper_backbones
-        from lightning_modules.backbones.sources import PaperSources
-
         if init == "random":
-            return random_paper_backbones(sources or PaperSources(), seed, frozen)
-        return load_paper_backbones(Path(directory) if directory is not None else None, sources or PaperSources(), frozen)
-    tiny = random_tiny_backbones(seed) if init == "random" else load_tiny_backbones(Path(directory) if directory is not None else TINY)
+            return random_paper_backbones(choice.sources, choice.seed, frozen)
+        return load_paper_backbones(folder, choice.sources, frozen)
+    tiny = random_tiny_backbones(choice.seed) if init == "random" else load_tiny_backbones(folder or TINY)
     tiny.cast_frozen(frozen)
     return tiny

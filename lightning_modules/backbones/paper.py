@@ -14,7 +14,7 @@ networks that do not belong together are refused in one line.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,10 +22,9 @@ import open_clip
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import constants, snapshot_download
-from torch import Tensor, nn
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-from lightning_modules.backbones.assembling import assemble
+from lightning_modules.backbones.assembling import T5, ImageNetworks, OpenClip, assemble
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.backbones.sources import PaperSources
 from lightning_modules.frozen_precision import t5_precision
@@ -79,29 +78,27 @@ def load_paper_backbones(directory: Path | None, sources: PaperSources, frozen: 
         folder = (
             directory / "stable-diffusion" if directory else _fetch(sources.image_model, _STABLE_DIFFUSION_FETCHED, commits, "image_model")
         )
-        options = {"use_safetensors": True, "torch_dtype": frozen}
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **options)
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options)
-        scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        text_config = _read_json(folder / "text_encoder" / "config.json")
-        pad_token = _pad_token(folder / "tokenizer")
+        image = _load_image_networks(folder, frozen)
     with _in_one_line(f"OpenCLIP ({sources.open_clip})", directory):
-        clip_model, tokenize = _load_open_clip(directory, sources)
+        open_clip_model = _load_open_clip(directory, sources)
+        open_clip_model.model.visual.to(frozen)
     with _in_one_line(f"T5 ({directory or sources.t5})", directory):
-        t5_folder = directory / "t5" if directory else _fetch(sources.t5, _T5_FETCHED, commits, "t5")
-        t5 = T5ForConditionalGeneration.from_pretrained(t5_folder, use_safetensors=True, dtype=t5_precision(frozen))
-        t5_tokenizer = AutoTokenizer.from_pretrained(t5_folder)
-    return assemble(
-        "paper",
-        (vae, unet, scheduler),
-        text_config,
-        pad_token,
-        (clip_model, tokenize),
-        (t5, t5_tokenizer),
-        frozen,
-        sources,
-        directory,
-        commits,
+        folder = directory / "t5" if directory else _fetch(sources.t5, _T5_FETCHED, commits, "t5")
+        t5 = T5(
+            T5ForConditionalGeneration.from_pretrained(folder, use_safetensors=True, dtype=t5_precision(frozen)),
+            AutoTokenizer.from_pretrained(folder),
+        )
+    return assemble("paper", image, open_clip_model, t5, str(directory or sources), commits)
+
+
+def _load_image_networks(folder: Path, frozen: torch.dtype) -> ImageNetworks:
+    options = {"use_safetensors": True, "torch_dtype": frozen}
+    return ImageNetworks(
+        vae=AutoencoderKL.from_pretrained(folder, subfolder="vae", **options),
+        unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options),
+        scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler"),
+        text_config=_read_json(folder / "text_encoder" / "config.json"),
+        pad_token=_pad_token(folder / "tokenizer"),
     )
 
 
@@ -126,7 +123,7 @@ def _fetch(source: str, files: tuple[str, ...], commits: dict[str, str], key: st
     return folder
 
 
-def _load_open_clip(directory: Path | None, sources: PaperSources) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+def _load_open_clip(directory: Path | None, sources: PaperSources) -> OpenClip:
     name, quick_gelu = sources.open_clip_name, sources.quick_gelu
     listed = open_clip.get_pretrained_cfg(name, sources.open_clip_tag) or {}
     preprocess = {key: listed[key] for key in ("mean", "std") if key in listed}
@@ -145,7 +142,7 @@ def _load_open_clip(directory: Path | None, sources: PaperSources) -> tuple[nn.M
         force_quick_gelu=quick_gelu,
         force_preprocess_cfg=preprocess or None,
     )
-    return model, open_clip.get_tokenizer(name)
+    return OpenClip(model, open_clip.get_tokenizer(name))
 
 
 def _check_paper_files(directory: Path) -> None:

@@ -27,7 +27,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from lightning_modules.backbones.assembling import assemble
+from lightning_modules.backbones.assembling import T5, ImageNetworks, OpenClip, assemble
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.backbones.sources import PaperSources
 from lightning_modules.backbones.tiny import TINY
@@ -62,13 +62,16 @@ def random_paper_backbones(sources: PaperSources, seed: int, frozen: torch.dtype
         _fill(network, seed)
     return assemble(
         "paper-random",
-        (vae, unet, DDPMScheduler.from_config(image_model["scheduler"])),
-        image_model["text_encoder"],
-        image_model["pad_token"],
-        (clip_model, open_clip.get_tokenizer(sources.open_clip_name)),
-        (t5, rehearsal_tokenizer()),
-        frozen,
-        sources,
+        ImageNetworks(
+            vae,
+            unet,
+            DDPMScheduler.from_config(image_model["scheduler"]),
+            text_config=image_model["text_encoder"],
+            pad_token=image_model["pad_token"],
+        ),
+        OpenClip(clip_model, open_clip.get_tokenizer(sources.open_clip_name)),
+        T5(t5, rehearsal_tokenizer()),
+        described=str(sources),
     )
 
 

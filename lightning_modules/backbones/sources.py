@@ -1,4 +1,4 @@
-"""Where the paper's networks come from."""
+"""Where the networks of the paper profile come from, by name. Loads none of them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ class PaperSources:
     def named(cls, image_model: str | None = None, open_clip: str | None = None, t5: str | None = None) -> PaperSources:
         """The sources of these names; None is the paper's own."""
         return cls(image_model or cls.image_model, open_clip or cls.open_clip, t5 or cls.t5)
+
+    def __str__(self) -> str:
+        return f"backbones.image_model={self.image_model} and backbones.open_clip={self.open_clip}"
 
     @property
     def open_clip_name(self) -> str:

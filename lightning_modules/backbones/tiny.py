@@ -1,4 +1,8 @@
-"""The tiny networks: shipped, or of the same shape with random weights."""
+"""The tiny networks: shipped, or of the same shape with random weights.
+
+Architectures are in `tiny/configs`, weights in `tiny/*.safetensors` (half precision on disk, float32 in memory), made by
+`python -m ablations.pretrain_tiny`; `tiny/provenance.json` says how.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,6 @@ from lightning_modules.text_decoder import PromptDecoder
 from lightning_modules.text_to_image import TextToImage
 
 TINY = Path(__file__).parents[1] / "tiny"
-
-
 TINY_PARTS = ("open_clip", "vae", "unet", "t5")
 
 

@@ -146,12 +146,10 @@ def test_the_manifest_says_how_it_was_made_and_what_was_left_out(built):
 
 def test_the_data_module_reads_the_table(built, small_backbones, tmp_path):
     from datamodules.cfp import CFPDataModule
+    from datamodules.settings import DataSettings
 
-    data = CFPDataModule(
-        source=built / "cfp.csv", seed=0, tokenize_clip=small_backbones.tokenize, tokenize_t5=small_backbones.tokenize_t5, t5_pad_id=0,
-        count_tokens=small_backbones.count_tokens, encoders=[small_backbones.latent_encoder()], cache_dir=tmp_path, batch_size=4,
-        num_validation=2, say=lambda line: None,
-    )  # fmt: skip
+    settings = DataSettings(built / "cfp.csv", image_size=64, batch_size=4, cache_dir=tmp_path, num_validation=2, clean_captions=False)
+    data = CFPDataModule(settings, 0, small_backbones, [small_backbones.latent_encoder()], lambda line: None)
     batch = next(iter(data.train_dataloader()))
     assert (data.manifest.layout, data.manifest.total, data.manifest.bad) == ("coarse-fine table", 8, ())
     assert batch["latent_mean_BCHW"].shape[0] == 4 and all(len(record.coarse_prompts) == 3 for record in data.records)

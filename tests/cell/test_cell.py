@@ -11,9 +11,9 @@ from PIL import Image
 
 from ablations.cell.cell import run_cell
 from ablations.cell.refining.refine import CONTROLS
-from ablations.cell.scoring.score import COLUMNS
 from ablations.config import parse
 from ablations.results.run_folder import RunFolder
+from ablations.results.scores import COLUMNS
 from ablations.runtime.stopping import StopRequest
 
 SMALL = {

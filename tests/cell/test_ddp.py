@@ -22,11 +22,10 @@ from ablations.cell.training.companion import follow
 from ablations.cell.training.fit import FINAL, LAST, read_curves
 from ablations.cell.training.place import Place, ProcessLost, find_place
 from ablations.cell.training.process_group import JoinedDDP
-from ablations.cell.training.train import train
+from ablations.cell.training.train import finish_training
+from ablations.cell.work import Work
 from ablations.config import Config, from_flat_dict, parse, to_flat_dict
 from ablations.results.run_folder import RunFolder
-from ablations.results.tracking import Tracker
-from ablations.runtime.console import Console
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 
@@ -52,13 +51,13 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 def train_here(config: Config, backbones) -> RunFolder:
     """Train as rank 0, or alone."""
-    run = RunFolder(config)
+    work = Work.unheard(config)
     module = build_module(config, backbones)
-    data = build_data(config, run, backbones, module, lambda line: None)
+    data = build_data(config, module, work.console.say)
     data.setup("fit")
-    train(config, run, module, data, Console("none"), Tracker(), StopRequest())
+    finish_training(work, module, data)
     assert not distributed.is_initialized() and all(parameter.requires_grad for parameter in module.parameters())
-    return run
+    return work.folder
 
 
 def assert_same_training(one: RunFolder, other: RunFolder, steps: int) -> None:
@@ -213,7 +212,7 @@ def test_token_shares_make_the_mean_of_the_processes_the_mean_over_all_tokens(sm
     module = build_module(config, small_backbones)
 
     def batch(rank: int, world_size: int) -> dict:
-        data = build_data(config, RunFolder(config), small_backbones, module, lambda line: None)
+        data = build_data(config, module, lambda line: None)
         data.rank, data.world_size, data.start_batch = rank, world_size, 0
         return next(iter(data.train_dataloader()))
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.cell.scoring.further import FurtherMetrics, further_rows
+from ablations.cell.scoring.further import FurtherMetrics, further_scores
+from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.metrics.base import Metric, MetricError
 from ablations.metrics.register import Required
-from ablations.results.made_by import picture_key
 from ablations.results.prompts_and_scores import Drawing
 from ablations.runtime.errors import UserError
 
@@ -67,8 +67,7 @@ def brightness(seen: list[int], fails_on: int = -1) -> Metric:
 def rows(metric: Metric, images: np.ndarray, conditions: tuple[str, ...], store: ScoreStore, missing: str = "error", **required):
     further = FurtherMetrics(Required((metric,), required.get("unavailable", {})), missing)
     drawings = drawings_of(conditions, len(images) // len(conditions))
-    keys = [picture_key(image) for image in images]
-    return further_rows(further, {"piqe"}, drawings, images, keys, store, "cpu", lambda line: None, lambda: None)
+    return further_scores(further, {"piqe"}, Pictures(drawings, images), store, "cpu", lambda line: None, lambda: None)
 
 
 def pictures(values: list[int]) -> np.ndarray:
@@ -79,12 +78,12 @@ def test_a_picture_is_scored_once_in_full_batches_and_never_again(tmp_path):
     seen: list[int] = []
     images = pictures([1, 2, 3, 4, 5, 1])
     found, unavailable = rows(brightness(seen), images, ("coarse", "refined"), ScoreStore(tmp_path, {}))
-    assert [(row[0], row[1], row[3], row[4]) for row in found] == [
+    assert [(score.prompt_id, score.condition, score.metric, score.value) for score in found] == [
         *((i, "coarse", "brightness", float(i + 1)) for i in range(3)),
         *((i, "refined", "brightness", value) for i, value in enumerate((4.0, 5.0, 1.0))),
     ]
     assert unavailable == {} and seen == [4, 4]  # five different pictures, four at a time, the last batch filled up
-    assert rows(brightness(seen), images[::-1], ("coarse", "refined"), ScoreStore(tmp_path, {}))[0][0][4] == 1.0
+    assert rows(brightness(seen), images[::-1], ("coarse", "refined"), ScoreStore(tmp_path, {}))[0][0].value == 1.0
     assert seen == [4, 4]
 
 

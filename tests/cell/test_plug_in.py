@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.cell.drawing import draw as drawing
-from ablations.cell.drawing.draw import draw
+from ablations.cell.drawing import pictures as drawing
+from ablations.cell.drawing.pictures import draw_pictures
 from ablations.cell.loading.module import build_module
 from ablations.cell.refining.refine import CONTROLS, plan_drawings
 from ablations.config import arm_name, from_flat_dict, parse, to_flat_dict, train_id
@@ -29,7 +29,7 @@ def plan(module, config=CONFIG) -> list[Drawing]:
 
 
 def pictures(module, drawings, trained) -> dict[tuple[int, str, int], np.ndarray]:
-    images = draw(module.backbones, drawings, CONFIG.eval, no_progress, lambda: None, trained)
+    images = draw_pictures(module.backbones, drawings, CONFIG.eval, no_progress, lambda: None, trained)
     return {(d.prompt_id, d.condition, d.candidate): image for d, image in zip(drawings, images, strict=True)}
 
 
@@ -85,7 +85,7 @@ def test_the_trained_encoder_reads_the_prompt_and_the_empty_prompt_and_no_other_
 def test_every_picture_is_drawn_by_its_encoder_and_the_encoders_never_share_a_batch(trained, monkeypatch):
     batches: list[list[tuple[bool, str, int]]] = []
 
-    def watch(_backbones, encoder, texts, seeds, **_settings):
+    def watch(_backbones, encoder, texts, seeds, _sampling):
         batches.append([(encoder is trained.text_encoder, text, seed) for text, seed in zip(texts, seeds, strict=True)])
         return np.zeros((len(texts), 8, 8, 3), np.uint8)
 

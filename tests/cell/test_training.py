@@ -12,11 +12,10 @@ import torch
 from ablations.cell.loading.data import build_data
 from ablations.cell.loading.module import build_module
 from ablations.cell.training.fit import CURVES, FINAL, LAST, read_curves
-from ablations.cell.training.train import train
+from ablations.cell.training.train import finish_training
+from ablations.cell.work import Work
 from ablations.config import parse
 from ablations.results.run_folder import RunFolder
-from ablations.results.tracking import Tracker
-from ablations.runtime.console import Console
 from ablations.runtime.stopping import Preempted, StopRequest
 
 SMALL = {
@@ -32,10 +31,9 @@ def train_arm(folder, backbones, *arguments: str, stop_after=None, steps: int = 
     """
     settings = {**SMALL, "train.max_steps": steps, "output_dir": folder, **dict(argument.split("=", 1) for argument in arguments)}
     config = parse([f"{name}={value}" for name, value in settings.items()])
-    run = RunFolder(config)
+    work = Work.unheard(config, stop or StopRequest())
     module = build_module(config, backbones)
-    data = build_data(config, run, backbones, module, lambda line: None)
-    stop = stop or StopRequest()
+    data = build_data(config, module, work.console.say)
     if stop_after is not None or signal_in_batch is not None:
         step = module.training_step
 
@@ -43,15 +41,15 @@ def train_arm(folder, backbones, *arguments: str, stop_after=None, steps: int = 
 
         def counted(batch, batch_index=0):
             if stop_after is not None:
-                stop.requested = module.global_step + 1 >= stop_after
+                work.stop.requested = module.global_step + 1 >= stop_after
             if next(micro_batches) == signal_in_batch:
                 os.kill(os.getpid(), signal.SIGTERM)
             return step(batch, batch_index)
 
         module.training_step = counted
     data.setup("fit")
-    train(config, run, module, data, Console("none"), Tracker(), stop)
-    return module, run
+    finish_training(work, module, data)
+    return module, work.folder
 
 
 def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:

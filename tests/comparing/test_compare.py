@@ -17,7 +17,7 @@ from PIL import Image
 
 from ablations import compare
 from ablations.baselines.catalogue import METHODS
-from ablations.cell.drawing import draw as drawing
+from ablations.cell.drawing import pictures as drawing
 from ablations.cell.refining.keys import image_seed
 from ablations.comparing import plan
 from ablations.comparing.figure import Shown, draw_figure

@@ -4,7 +4,9 @@ import csv
 import os
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from torch import nn
 from datamodules.cfp import CFPDataModule
 from datamodules.images import load_pixels, to_unit_range
 from datamodules.records import text_group
+from datamodules.settings import DataSettings
 
 SIZE = 32
 
@@ -59,13 +62,10 @@ class Encoder:
         return {"image_vectors": features.flatten(2).transpose(1, 2), "image_pooled": features.mean((2, 3))}
 
 
-def make(tmp_path, *names, **options):
-    settings = {
-        "seed": 0, "tokenize_clip": tokenize_clip, "tokenize_t5": tokenize_t5, "t5_pad_id": 0, "count_tokens": count_tokens,
-        "encoders": [Encoder(name) for name in names], "cache_dir": tmp_path / "cache", "batch_size": 4, "image_size": SIZE,
-        "num_train": 22, "num_validation": 6, "say": lambda line: None,
-    }  # fmt: skip
-    return CFPDataModule(**{**settings, **options})
+def make(tmp_path, *names, seed=0, say=lambda line: None, **options):
+    tokenizers = SimpleNamespace(tokenize=tokenize_clip, tokenize_t5=tokenize_t5, t5_pad_id=0, count_tokens=count_tokens)
+    base = DataSettings("tiny", SIZE, 4, num_train=22, num_validation=6, clean_captions=False, cache_dir=tmp_path / "cache")
+    return CFPDataModule(replace(base, **options), seed, tokenizers, [Encoder(name) for name in names], say)
 
 
 def take(data, count, start=0):
@@ -303,6 +303,7 @@ def test_dataset_can_be_sent_to_another_process(tmp_path):
         ({"cache_dir": None}, r"set data\.cache_dir"),
         ({"clip_bank": 4, "hard_negatives": True, "source": "t.csv"}, r"hard_negatives=true needs subject labels"),
         ({"seed": -1}, r"seed=-1 must be at least 0"),
+        ({"num_train": None}, r"data\.num_train: the tiny world has no end"),
         ({"num_train": 50_000}, r"train split gives 0 to 40000 records, not 50000"),
     ],
 )

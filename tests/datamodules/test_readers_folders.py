@@ -8,6 +8,7 @@ import pickle
 import re
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from PIL import Image
 from datamodules.cfp import CFPDataModule
 from datamodules.images import ImageChecker, content_digest, load_pixels
 from datamodules.readers.source import read_source
+from datamodules.settings import DataSettings
 from datamodules.stored_images import StoredImage
 
 NUM_ROWS = 10
@@ -292,11 +294,11 @@ def data_module(source: Path, cache_dir: Path, **options) -> CFPDataModule:
 
         return torch.tensor([[1, *map(ord, text[:75].ljust(75)), 2] for text in texts])
 
-    return CFPDataModule(
-        source=source, seed=0, tokenize_clip=tokenize, tokenize_t5=lambda texts: [[5, 1] for _ in texts], t5_pad_id=0,
-        count_tokens=count_tokens, encoders=[PixelEncoder()], cache_dir=cache_dir, batch_size=4, image_size=16, num_validation=2,
-        say=lambda line: None, **options,
-    )  # fmt: skip
+    tokenizers = SimpleNamespace(
+        tokenize=tokenize, tokenize_t5=lambda texts: [[5, 1] for _ in texts], t5_pad_id=0, count_tokens=count_tokens
+    )
+    settings = DataSettings(source, 16, 4, cache_dir=cache_dir, num_validation=2, clean_captions=False, **options)
+    return CFPDataModule(settings, 0, tokenizers, [PixelEncoder()], lambda line: None)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

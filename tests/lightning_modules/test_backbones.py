@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 
 from lightning_modules.backbones import paper as paper_backbones
-from lightning_modules.backbones.loading import load_backbones
+from lightning_modules.backbones.loading import BackboneChoice, load_backbones
 from lightning_modules.backbones.sources import PaperSources
 from lightning_modules.backbones.tiny import build_tiny_networks, load_weights, random_tiny_backbones
 from lightning_modules.published import IMAGE_MODEL
@@ -29,7 +29,7 @@ CLIP_CONFIG = {
 def test_random_backbones_are_a_function_of_the_seed_and_leave_the_global_state(small_backbones):
     before = torch.get_rng_state()
     assert random_tiny_backbones(0).digest == small_backbones.digest
-    assert load_backbones("tiny", None, "random", seed=1).digest != small_backbones.digest
+    assert load_backbones(BackboneChoice("tiny", None, "random", seed=1)).digest != small_backbones.digest
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -53,7 +53,7 @@ def saved_tiny(folder: Path) -> Path:
 
 
 def test_tiny_weights_are_half_precision_on_disk_and_float32_in_memory(tmp_path):
-    loaded = load_backbones("tiny", str(saved_tiny(tmp_path)), "pretrained")
+    loaded = load_backbones(BackboneChoice("tiny", str(saved_tiny(tmp_path))))
     torch.manual_seed(3)
     t5 = build_tiny_networks()[0]["t5"]
     assert {parameter.dtype for parameter in loaded.decoder.t5.parameters()} == {torch.float32}
@@ -73,7 +73,7 @@ def test_missing_tiny_weights_are_named(tmp_path):
     saved_tiny(tmp_path)
     (tmp_path / "unet.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="tiny weights unet are not in") as error:
-        load_backbones("tiny", str(tmp_path), "pretrained")
+        load_backbones(BackboneChoice("tiny", str(tmp_path)))
     assert "\n" not in str(error.value)
 
 
@@ -87,7 +87,7 @@ def test_missing_tiny_weights_are_named(tmp_path):
 )
 def test_what_there_is_not_is_refused_in_one_line(profile, directory, init, message):
     with pytest.raises(ValueError, match=message) as error:
-        load_backbones(profile, directory, init)
+        load_backbones(BackboneChoice(profile, directory, init))
     assert "\n" not in str(error.value)
 
 
@@ -129,7 +129,7 @@ def paper_folder(tmp_path_factory, small_backbones) -> Path:
 
 
 def test_the_papers_layout_is_loaded_from_a_folder_frozen_and_in_float32(paper_folder, small_backbones):
-    loaded = load_backbones("paper", str(paper_folder), "pretrained")
+    loaded = load_backbones(BackboneChoice("paper", str(paper_folder)))
     assert loaded.name == "paper"
     networks = (loaded.clip_model, loaded.text_to_image.vae, loaded.text_to_image.unet, loaded.decoder.t5)
     assert {(p.dtype, p.requires_grad) for network in networks for p in network.parameters()} == {(torch.float32, False)}
@@ -148,7 +148,7 @@ def test_the_paper_profile_trains_refines_and_draws_through_the_same_module(pape
     from lightning_modules.prompt_refiner import PromptRefinerModule
     from lightning_modules.settings import AFESettings, LossSettings, OptimizerSettings, RefineSettings
 
-    loaded = load_backbones("paper", str(paper_folder), "pretrained")
+    loaded = load_backbones(BackboneChoice("paper", str(paper_folder)))
     module = PromptRefinerModule(loaded, LossSettings(afe=AFESettings(grid=2)), OptimizerSettings(), seed=0)
     labels = torch.tensor([ids[:5] for ids in loaded.tokenize_t5(["a cat in the snow", "a red boat in snow"])])
     batch = {
@@ -181,7 +181,7 @@ def test_without_a_config_beside_it_a_bin_file_is_read_as_the_openclip_that_the_
     (tmp_path / "small-openclip-of-a-test.json").write_text(json.dumps(CLIP_CONFIG))
     open_clip.add_model_config(tmp_path / "small-openclip-of-a-test.json")
     sources = PaperSources(open_clip="small-openclip-of-a-test/none")
-    loaded = load_backbones("paper", str(folder), "pretrained", sources=sources)
+    loaded = load_backbones(BackboneChoice("paper", str(folder), sources=sources))
     assert torch.equal(loaded.clip_model.text_projection, clip_model.text_projection)
     assert loaded.image_mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
 
@@ -192,7 +192,7 @@ def test_everything_that_a_folder_lacks_is_named_in_one_line(paper_folder, tmp_p
     (folder / "open_clip" / "open_clip_pytorch_model.safetensors").unlink()
     shutil.rmtree(folder / "stable-diffusion" / "unet")
     with pytest.raises(FileNotFoundError) as error:
-        load_backbones("paper", str(folder), "pretrained")
+        load_backbones(BackboneChoice("paper", str(folder)))
     message = str(error.value)
     assert "\n" not in message
     assert "stable-diffusion/unet/config.json, stable-diffusion/unet/*.safetensors, " in message
@@ -206,7 +206,7 @@ def test_a_damaged_file_in_a_folder_is_named_in_one_line(paper_folder, tmp_path)
     shutil.copytree(paper_folder, folder)
     (folder / "open_clip" / "open_clip_pytorch_model.safetensors").write_bytes(b"not weights")
     with pytest.raises(ValueError, match=r"backbones.dir: OpenCLIP .* cannot be read") as error:
-        load_backbones("paper", str(folder), "pretrained")
+        load_backbones(BackboneChoice("paper", str(folder)))
     assert "\n" not in str(error.value)
 
 
@@ -214,7 +214,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_where_it_looked_and_
     cached_only = partial(paper_backbones.snapshot_download, local_files_only=True, cache_dir=tmp_path)
     monkeypatch.setattr(paper_backbones, "snapshot_download", cached_only)
     with pytest.raises(FileNotFoundError) as error:
-        load_backbones("paper", None, "pretrained")
+        load_backbones(BackboneChoice("paper"))
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith(f"Stable Diffusion ({IMAGE_MODEL}) is not in the local cache")
@@ -239,7 +239,7 @@ def test_the_frozen_text_encoder_takes_no_memory_of_its_own_and_e_t_is_a_copy(sm
 def test_half_precision_is_for_what_is_never_trained_and_t5_is_kept_from_overflow(small_backbones):
     precisions = {}
     for name in ("bfloat16", "float16"):
-        loaded = load_backbones("tiny", None, "random", frozen_dtype=name)
+        loaded = load_backbones(BackboneChoice("tiny", None, "random", frozen_dtype=name))
         model = loaded.text_to_image
         networks = {"unet": model.unet, "vae": model.vae, "visual": loaded.clip_model.visual, "t5": loaded.decoder.t5}
         networks["text"] = loaded.new_text_encoder()
@@ -251,7 +251,7 @@ def test_half_precision_is_for_what_is_never_trained_and_t5_is_kept_from_overflo
     assert precisions["float16"]["unet"] == {torch.float16}
     assert precisions["float16"]["t5"] == {torch.float32}
     with pytest.raises(ValueError, match=r"backbones.frozen_dtype=int8 is unknown"):
-        load_backbones("tiny", None, "random", frozen_dtype="int8")
+        load_backbones(BackboneChoice("tiny", None, "random", frozen_dtype="int8"))
 
 
 @pytest.mark.parametrize(
@@ -260,4 +260,4 @@ def test_half_precision_is_for_what_is_never_trained_and_t5_is_kept_from_overflo
 )
 def test_an_openclip_model_that_is_not_listed_is_named_before_anything_is_fetched(name, message):
     with pytest.raises(ValueError, match=message):
-        load_backbones("paper", None, "pretrained", sources=PaperSources(open_clip=name))
+        load_backbones(BackboneChoice("paper", sources=PaperSources(open_clip=name)))

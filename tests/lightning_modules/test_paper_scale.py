@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import AutoTokenizer, CLIPTokenizer, T5Config, T5ForConditionalGeneration
 
 from ablations.cell.cell import run_cell
-from ablations.cell.drawing.draw import draw, draw_texts
+from ablations.cell.drawing.pictures import Sampling, draw_pictures, draw_texts
 from ablations.cell.loading.device import require_precision
 from ablations.cell.loading.module import build_module
 from ablations.config import arm_name, parse, train_id
@@ -23,8 +24,9 @@ from ablations.results.prompts_and_scores import Drawing
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 from lightning_modules.backbones import random_paper as random_backbones
-from lightning_modules.backbones.assembling import EndPaddedTokenizer, assemble
-from lightning_modules.backbones.loading import load_backbones
+from lightning_modules.backbones.assembling import T5, EndPaddedTokenizer, ImageNetworks, OpenClip, assemble
+from lightning_modules.backbones.backbones import Backbones
+from lightning_modules.backbones.loading import BackboneChoice, load_backbones
 from lightning_modules.backbones.random_paper import ARCHITECTURES, random_paper_backbones, rehearsal_tokenizer
 from lightning_modules.backbones.sources import PaperSources
 
@@ -169,26 +171,18 @@ def test_the_configs_of_stable_diffusion_2_1_are_those_that_it_was_published_wit
         assert written[part] == {key: value for key, value in published.items() if not key.startswith("_")}
 
 
-def small_parts(small_sizes, **changes):
-    """The arguments of `assemble` for small networks, with some changed."""
+def assembled(small_sizes, **changes) -> Backbones:
+    """Small networks put together, with some of the image model's changed."""
     base = random_paper_backbones(SOURCES, 0)
     model = base.text_to_image
-    parts = {
-        "name": "paper",
-        "image_model": (model.vae, model.unet, model.noise_scheduler),
-        "text_config": SMALL["text_encoder"],
-        "pad_token": "!",
-        "open_clip_model": (base.clip_model, base.tokenize),
-        "t5": (base.decoder.t5, base.decoder.tokenizer),
-        "frozen": torch.float32,
-        "sources": SOURCES,
-    }
-    return parts | changes
+    image = ImageNetworks(model.vae, model.unet, model.noise_scheduler, SMALL["text_encoder"], "!")
+    open_clip_model, t5 = OpenClip(base.clip_model, base.tokenize), T5(base.decoder.t5, base.decoder.tokenizer)
+    return assemble("paper", replace(image, **changes), open_clip_model, t5, str(SOURCES))
 
 
 def test_an_image_model_with_as_many_text_layers_as_the_tower_reads_the_last_one_and_pads_with_the_end(small_sizes):
     text = {**SMALL["text_encoder"], "num_hidden_layers": 3}
-    loaded = assemble(**small_parts(small_sizes, text_config=text, pad_token="<|endoftext|>"))
+    loaded = assembled(small_sizes, text_config=text, pad_token="<|endoftext|>")
     tokens = loaded.tokenize(["a cat"])
     assert tokens[0, :5].tolist() == [49406, 320, 2368, 49407, 49407]
     assert isinstance(loaded.tokenize, EndPaddedTokenizer)
@@ -199,7 +193,7 @@ def test_an_image_model_with_as_many_text_layers_as_the_tower_reads_the_last_one
         features = loaded.new_text_encoder()(tokens)
         assert (features.states_BSD - loaded.clip_model.ln_final(seen[0])).abs().max() <= 1e-6
     assert (features.pooled_BE - pooled).abs().max() <= 1e-6
-    penultimate = assemble(**small_parts(small_sizes))
+    penultimate = assembled(small_sizes)
     assert (penultimate.conditioning_blocks, penultimate.pad_id) == (None, 0)
     assert penultimate.digest != loaded.digest
 
@@ -213,11 +207,9 @@ def test_an_image_model_with_as_many_text_layers_as_the_tower_reads_the_last_one
     ],
 )
 def test_networks_that_do_not_belong_together_are_refused_in_one_line(small_sizes, text, unet_width, message):
-    parts = small_parts(small_sizes, text_config={**SMALL["text_encoder"], **text})
-    vae, _, scheduler = parts["image_model"]
-    parts["image_model"] = vae, UNet2DConditionModel(**{**SMALL["unet"], "cross_attention_dim": unet_width}), scheduler
+    unet = UNet2DConditionModel(**{**SMALL["unet"], "cross_attention_dim": unet_width})
     with pytest.raises(ValueError, match=message) as error:
-        assemble(**parts)
+        assembled(small_sizes, unet=unet, text_config={**SMALL["text_encoder"], **text})
     assert "backbones.image_model=test/small" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -275,7 +267,7 @@ def terms_and_gradients(backbones, batch) -> tuple[dict[str, float], torch.Tenso
 
 
 def test_checkpointing_the_unet_gives_the_same_numbers_bit_for_bit(make_batch):
-    backbones, batch = load_backbones("tiny", None, "random"), make_batch()
+    backbones, batch = load_backbones(BackboneChoice("tiny", init="random")), make_batch()
     plain = terms_and_gradients(backbones, batch)
     backbones.text_to_image.set_speed(checkpoint=True)
     runs: list[int] = []
@@ -293,7 +285,7 @@ def test_checkpointing_the_unet_gives_the_same_numbers_bit_for_bit(make_batch):
 def test_the_compiled_unet_gives_the_same_numbers_to_rounding(make_batch):
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("torch.compile needs a C++ compiler, and none is there")
-    backbones, batch = load_backbones("tiny", None, "random"), make_batch()
+    backbones, batch = load_backbones(BackboneChoice("tiny", init="random")), make_batch()
     plain = terms_and_gradients(backbones, batch)
     backbones.text_to_image.set_speed(compile=True)
     compiled = terms_and_gradients(backbones, batch)
@@ -303,7 +295,7 @@ def test_the_compiled_unet_gives_the_same_numbers_to_rounding(make_batch):
 
 def test_frozen_networks_in_bfloat16_stay_within_a_hundredth_of_the_terms(small_backbones, make_batch):
     batch = make_batch(cached=False)
-    half_precision = load_backbones("tiny", None, "random", 0, None, "bfloat16")
+    half_precision = load_backbones(BackboneChoice("tiny", init="random", frozen_dtype="bfloat16"))
     exact, half = (terms_and_gradients(backbones, batch) for backbones in (small_backbones, half_precision))
     for name, value in exact[0].items():
         assert half[0][name] == pytest.approx(value, rel=1e-2), name
@@ -311,9 +303,9 @@ def test_frozen_networks_in_bfloat16_stay_within_a_hundredth_of_the_terms(small_
 
 
 def test_pictures_by_networks_in_bfloat16_are_nearly_those_in_float32(small_backbones):
-    settings = {"steps": 3, "guidance_scale": 3.0, "batch_size": 2}
-    half = load_backbones("tiny", None, "random", 0, None, "bfloat16")
-    pictures = [draw_texts(b, b.text_encoder, ["a cat", "a castle"], [1, 2], **settings).astype(int) for b in (small_backbones, half)]
+    sampling = Sampling(steps=3, guidance_scale=3.0, batch_size=2)
+    half = load_backbones(BackboneChoice("tiny", init="random", frozen_dtype="bfloat16"))
+    pictures = [draw_texts(b, b.text_encoder, ["a cat", "a castle"], [1, 2], sampling).astype(int) for b in (small_backbones, half)]
     assert np.abs(pictures[0] - pictures[1]).mean() < 3
 
 
@@ -347,7 +339,7 @@ def test_a_long_prompt_is_drawn_from_all_its_chunks_and_a_short_one_as_ever(smal
 
     def pictures(mode: str) -> np.ndarray:
         config = parse([f"eval.long_prompts={mode}", "eval.steps=1", "eval.batch_size=2"]).eval
-        return draw(small_backbones, drawings, config, lambda items, *_: items, lambda: None)
+        return draw_pictures(small_backbones, drawings, config, lambda items, *_: items, lambda: None)
 
     chunked, cut = pictures("chunk"), pictures("truncate")
     assert read[:2] == [(2, 77, 77), (2, 231, 231)]
@@ -361,7 +353,7 @@ def test_chunks_are_encoded_one_by_one_and_put_side_by_side(small_backbones):
     assert (ids[0], ids[-1]) == (small_backbones.tokenize.sot_token_id, small_backbones.tokenize.eot_token_id)
     seen: list[torch.Tensor] = []
     with encoder.register_forward_hook(lambda _m, args, _o: seen.append(args[0])):
-        draw_texts(small_backbones, encoder, [long], [1], steps=1, guidance_scale=1.0, batch_size=1, num_chunks=3)
+        draw_texts(small_backbones, encoder, [long], [1], Sampling(steps=1, guidance_scale=1.0, batch_size=1, num_chunks=3))
     assert torch.cat(seen[:3], dim=1)[0].tolist() == ids + [0] * (231 - len(ids))
     assert [part.shape[1] for part in seen[:3]] == [77, 77, 77]
 

@@ -14,7 +14,7 @@ import torch
 
 import ablations.refiner.prompt_refiner as api
 from ablations import PromptRefiner
-from ablations.cell.drawing.draw import draw
+from ablations.cell.drawing.pictures import draw_pictures
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.refining.refine import refine_settings
 from ablations.refiner.exporting import export
@@ -23,6 +23,7 @@ from ablations.results.prompts_and_scores import Drawing
 from ablations.results.trained_run import FINAL_CHECKPOINT, find_trained_run
 from ablations.runtime.errors import UserError
 from helpers.trained_runs import make_run
+from lightning_modules.backbones.loading import BackboneChoice
 
 PROMPTS = [
     "a green tree",
@@ -49,8 +50,8 @@ def test_the_examples_in_the_docstrings_run(tmp_path, monkeypatch, small_backbon
     monkeypatch.chdir(tmp_path)
     export(find_trained_run("outputs/my-arm/seed-0"), tmp_path / "my-refiner", False, lambda text: None)
     # One second for the networks is enough: the examples load them again and again. The embedded refiner needs those it was trained on.
-    shipped = api.load_backbones("tiny", None, "pretrained")
-    monkeypatch.setattr(api, "load_backbones", lambda profile, folder, init, *_: small_backbones if init == "random" else shipped)
+    shipped = api.load_backbones(BackboneChoice())
+    monkeypatch.setattr(api, "load_backbones", lambda choice: small_backbones if choice.init == "random" else shipped)
     results = [
         doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL).run(example)
         for example in doctest.DocTestFinder().find(PromptRefiner, globs={})
@@ -152,7 +153,9 @@ def test_pictures_are_those_that_an_evaluation_draws_by_either_encoder(refiner):
         Drawing(0, "x", number, "a cat", text, 0, candidate.image_seed, by_trained_encoder=trained)
         for number, (text, trained) in enumerate([("a cat", False), (candidate.refined, False), ("a cat", True)])
     ]
-    wanted = draw(refiner.backbones, drawings, refiner.config.eval, lambda items, *_: items, lambda: None, refiner.module.text_encoder)
+    wanted = draw_pictures(
+        refiner.backbones, drawings, refiner.config.eval, lambda items, *_: items, lambda: None, refiner.module.text_encoder
+    )
     before, after = refiner.draw([candidate.coarse, candidate.refined], [candidate.image_seed] * 2)
     (plug_in,) = refiner.draw("a cat", candidate.image_seed, plug_in=True)
     for picture, pixels in zip((before, after, plug_in), wanted, strict=True):

@@ -13,6 +13,7 @@ from helpers.imports import ROOT, graph, modules, reachable
 
 # What drawing and scoring import though it decides about no pixel and no score, or only through what is written down beside the code.
 DECIDES_NOTHING = {
+    "ablations.cell.work": "what was asked for, where it goes and who hears of it",
     "ablations.config": "settings that decide stand in `made_by` by value",
     "ablations.figures": "shows what was drawn",
     "ablations.results": "writes and reads what was made; `made_by` itself is covered",

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ablations.cell.drawing.draw import draw
 from ablations.cell.drawing.picture_store import PictureStore
-from ablations.cell.scoring.score import score
+from ablations.cell.drawing.pictures import draw_pictures
 from ablations.cell.scoring.score_store import ScoreStore
+from ablations.cell.scoring.scorer import Scorer
 from ablations.config import parse
 from ablations.results.made_by import full_batches, picture_key
 from ablations.results.prompts_and_scores import Drawing
@@ -30,7 +30,7 @@ def drawings_of(*texts: str, trained: bool = False) -> list[Drawing]:
 
 
 def pictures(backbones, drawings, store=None, trained=None) -> np.ndarray:
-    return draw(backbones, drawings, CONFIG, lambda items, total, label: items, lambda: None, trained, store)
+    return draw_pictures(backbones, drawings, CONFIG, lambda items, total, label: items, lambda: None, trained, store)
 
 
 def drawn(monkeypatch, backbones) -> list[int]:
@@ -133,9 +133,9 @@ def test_scores_are_the_same_with_and_without_a_store_and_in_any_company(small_b
     images = np.random.default_rng(0).integers(0, 256, (2 * count, 64, 64, 3), dtype=np.uint8)
 
     def table(store, chosen=slice(None)) -> pd.DataFrame:
-        return score(small_backbones, prompts, drawings[chosen], images[chosen], lambda line: None, lambda: None, store).table
+        return Scorer(small_backbones, store).score(prompts, drawings[chosen], images[chosen]).table
 
-    without = table(None)
+    without = table(ScoreStore(None, {}))
     store = ScoreStore(tmp_path, {})
     few = table(store, slice(0, 2))
     pd.testing.assert_frame_equal(table(store), without, check_exact=True)

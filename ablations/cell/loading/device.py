@@ -19,6 +19,11 @@ def device_of(config: Config) -> torch.device:
     return torch.device("cpu")
 
 
+def require_device(config: Config) -> None:
+    """Raises UserError where the device that the config asks for is not there, or does not compute as it asks."""
+    require_precision(config, device_of(config))
+
+
 def require_precision(config: Config, device: torch.device) -> None:
     """Raises UserError for half precision of 5 exponent bits off a GPU: it overflows, and Lightning would take bf16 in its place."""
     if device.type != "cuda":

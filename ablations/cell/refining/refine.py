@@ -1,4 +1,4 @@
-"""Evaluation of a cell, first half: refine the prompts, then draw every picture that is to be scored.
+"""The third stage: every evaluation prompt is refined, and every picture planned that is to be drawn and scored.
 
 Conditions: `coarse` and `fine` (the prompts as they are), `refined` (the arm's own way of refining), `refined_shared_noise`
 (its candidates drawn from one image noise, so that what differs comes from the text), `rewrite` (strategy 2 beside
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ablations.cell.refining.keys import image_seed, prompt_seed
+from ablations.cell.work import Work
 from ablations.config import EvalConfig
 from ablations.results.prompts_and_scores import PLUG_IN, Drawing
 from datamodules.records import EvalPrompt
@@ -100,4 +101,17 @@ def plan_drawings(
                         by_trained_encoder=condition == PLUG_IN,
                     )
                 )
+    return drawings
+
+
+def refine(
+    work: Work, module: PromptRefinerModule, at_step_0: Callable[[], PromptRefinerModule], prompts: Sequence[EvalPrompt]
+) -> list[Drawing]:
+    """The prompts under every condition, as what is to be drawn; `module` is ready to refine from now on."""
+    config = work.config
+    module.to(module.backbones.text_to_image.device).eval()
+    with work.timings.stage("refining"):
+        work.console.say(f"refining {len(prompts)} prompts, {config.eval.num_candidates} candidates each")
+        drawings = plan_drawings(module, at_step_0, prompts, config.prompt_len, config.eval, config.seed)
+    work.stop.check("refining")
     return drawings

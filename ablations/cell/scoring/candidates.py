@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 
+from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.metrics import diversity
-from ablations.results.prompts_and_scores import Drawing
+from ablations.results.scores import Score
 
 # Conditions whose candidates are compared with one another. The coarse prompt redrawn is the floor: what image noise alone does.
 DIVERSITY_CONDITIONS = ("coarse", "plug_in", "refined", "refined_shared_noise", "rewrite")
 
 
-def diversity_rows(
-    drawings: Sequence[Drawing], images: np.ndarray, embeddings: np.ndarray, keys: Sequence[str], store: ScoreStore
-) -> list[tuple]:
+def diversity_scores(pictures: Pictures, embeddings: np.ndarray, store: ScoreStore) -> list[Score]:
+    """Scores of every set of two candidates or more. `embeddings` (N, E) are the pictures' unit vectors in the joint space."""
+    drawings, images, keys = pictures.drawings, pictures.images, pictures.keys
     groups: dict[tuple[int, str], list[int]] = {}
     for i, drawing in enumerate(drawings):
         if drawing.condition in DIVERSITY_CONDITIONS:
@@ -28,7 +28,7 @@ def diversity_rows(
     sets = list(groups.values())
     set_keys = [hashlib.sha256(" ".join(keys[i] for i in members).encode()).hexdigest()[:32] for members in sets]
     st_lpips = store.remember("st_lpips", set_keys, lambda positions: np.array([diversity.st_lpips(images[sets[i]]) for i in positions]))
-    rows = []
+    found: list[Score] = []
     for ((prompt_id, condition), members), distance in zip(groups.items(), st_lpips[:, 0], strict=True):
         texts = [drawings[i].text for i in members]
         scores = {
@@ -43,5 +43,5 @@ def diversity_rows(
             scores["vendi_texts"] = diversity.vendi_texts(texts)
         if min(lengths) >= 1:
             scores["self_bleu"] = diversity.self_bleu(texts)
-        rows += [(prompt_id, condition, -1, name, float(value), -1, "") for name, value in scores.items()]
-    return rows
+        found += [Score.of_set(prompt_id, condition, name, value) for name, value in scores.items()]
+    return found

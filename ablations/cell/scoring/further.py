@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.config import Config
 from ablations.metrics.base import Metric, MetricError
 from ablations.metrics.register import Required, require
 from ablations.metrics.weights import weights_folder
 from ablations.results.made_by import full_batches
-from ablations.results.prompts_and_scores import Drawing
+from ablations.results.scores import Score
 from ablations.runtime.errors import UserError
-
-# In place of a prompt's number: a value of all pictures of a condition together.
-WHOLE_SET = -1
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,27 @@ def further_metrics(config: Config) -> FurtherMetrics | None:
     return FurtherMetrics(required, config.eval.missing_metrics, folder)
 
 
-def further_rows(
+def further_scores(
     further: FurtherMetrics,
-    scored: set[str],
-    drawings: Sequence[Drawing],
-    images: np.ndarray,
-    keys: Sequence[str],
+    scored: Collection[str],
+    pictures: Pictures,
     store: ScoreStore,
     device: str,
     say: Callable[[str], None],
     check: Callable[[], None],
-) -> tuple[list[tuple], dict[str, str]]:
-    """Rows of the metrics that were asked for beyond those that are `scored` in any case, and why there are none of some."""
-    rows: list[tuple] = []
+) -> tuple[list[Score], dict[str, str]]:
+    """Scores by the metrics that were asked for beyond those that are `scored` in any case, and why there are none of some.
+
+    Raises UserError where a metric gives no number and is not to be skipped.
+    """
+    scores: list[Score] = []
     unavailable = dict(further.required.unavailable)
     for metric in further.required.available:
         if metric.name in scored:
             continue
         say(f"scoring: {metric.title}")
         try:
-            rows += _rows_of(metric, further.folder, drawings, images, keys, store, device)
+            scores += _scores_of(metric, further.folder, pictures, store, device)
         except MetricError as error:
             if further.missing == "error":
                 raise UserError(
@@ -66,31 +65,21 @@ def further_rows(
                 ) from error
             unavailable[metric.name] = str(error)
         check()
-    return rows, unavailable
+    return scores, unavailable
 
 
-def _rows_of(
-    metric: Metric,
-    folder: Path | None,
-    drawings: Sequence[Drawing],
-    images: np.ndarray,
-    keys: Sequence[str],
-    store: ScoreStore,
-    device: str,
-) -> list[tuple]:
+def _scores_of(metric: Metric, folder: Path | None, pictures: Pictures, store: ScoreStore, device: str) -> list[Score]:
+    images = pictures.images
+
     def compute(positions: np.ndarray) -> np.ndarray:
         batches = full_batches(images[positions], metric.at_once(images))
         return np.concatenate([metric.compute(part, device=device, folder=folder)[:count] for part, count in batches])
 
-    values = store.remember(metric.key(folder), keys, compute)
+    values = store.remember(metric.key(folder), pictures.keys, compute)
     if metric.together is None:
-        column = values[:, 0]
-        return [
-            (d.prompt_id, d.condition, d.candidate, metric.name, float(v), d.image_seed, d.image)
-            for d, v in zip(drawings, column, strict=True)
-        ]
-    conditions = np.array([drawing.condition for drawing in drawings])
+        return [Score.of_picture(d, metric.name, v) for d, v in zip(pictures.drawings, values[:, 0], strict=True)]
+    conditions = np.array([drawing.condition for drawing in pictures.drawings])
     return [
-        (WHOLE_SET, condition, -1, metric.name, metric.together(values[conditions == condition]), -1, "")
+        Score.of_condition(condition, metric.name, metric.together(values[conditions == condition]))
         for condition in dict.fromkeys(conditions.tolist())
     ]

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from ablations.cell.scoring.score import CellScores
 from ablations.figures.diversity_grid import GridRow
 from ablations.results.prompts_and_scores import Drawing
+from ablations.results.scores import SEVERAL
 
 
-def grid_rows(drawings: Sequence[Drawing], images: np.ndarray, scores: CellScores, count: int) -> list[GridRow]:
-    """The first `count` prompts as rows of the diversity grid: the coarse picture, then the refined candidates."""
+def grid_rows(drawings: Sequence[Drawing], images: np.ndarray, scores: pd.DataFrame, count: int) -> list[GridRow]:
+    """The first `count` prompts as rows of the diversity grid: the coarse picture, then the refined candidates.
+
+    `scores` is the content of scores.parquet.
+    """
     index = {(d.prompt_id, d.condition, d.candidate): i for i, d in enumerate(drawings)}
     prompt_ids = list(dict.fromkeys(d.prompt_id for d in drawings))[:count]
-    sets = scores.table[(scores.table.candidate == -1) & (scores.table.condition == "refined")]
+    sets = scores[(scores.candidate == SEVERAL) & (scores.condition == "refined")]
     value = sets.set_index(["prompt_id", "metric"])["value"]
     labels = {"st_lpips": "ST-LPIPS", "clip_distance": "CLIP distance", "vendi": "Vendi", "distinct_2": "distinct-2"}
     rows = []

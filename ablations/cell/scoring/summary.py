@@ -5,13 +5,14 @@ from __future__ import annotations
 import pandas as pd
 
 from ablations.cell.scoring.tiny_world import STYLE_SEEN
+from ablations.results.scores import SEVERAL
 
 
 def summary_of(table: pd.DataFrame, num_prompts: int, num_candidates: int) -> dict:
     """{condition: {metric: mean}}, with the sets' diversity under "diversity" and the sample size under "n"."""
     table = table[table.metric != STYLE_SEEN]
     per_prompt = table.groupby(["condition", "metric", "prompt_id"])["value"].mean()
-    is_set = table.groupby(["condition", "metric"])["candidate"].max() == -1
+    is_set = table.groupby(["condition", "metric"])["candidate"].max() == SEVERAL
     means = per_prompt.groupby(["condition", "metric"]).mean()
     summary: dict = {"n": {"prompts": num_prompts, "candidates": num_candidates}, "diversity": {}}
     for (condition, metric), value in means.items():

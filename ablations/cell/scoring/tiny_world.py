@@ -7,23 +7,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.metrics import fidelity, word_oracle
 from ablations.results.made_by import AT_ONCE, full_batches
-from ablations.results.prompts_and_scores import Drawing
 from datamodules.records import EvalPrompt
 
 # The class of the style that the oracle sees: a label for the report's style entropy, not a quantity to be averaged.
 STYLE_SEEN = "style_seen"
-
-
 _ORACLE_SCORES = ("fidelity", "closeness", "sharpness", "cleanness", "subject_kept", "words_drawn", "style_drawn", STYLE_SEEN)
 
 
-def oracle_scores(
-    prompt_of: dict[int, EvalPrompt], drawings: Sequence[Drawing], images: np.ndarray, keys: Sequence[str], store: ScoreStore
-) -> dict[str, np.ndarray]:
-    truths = [prompt_of[drawing.prompt_id].scene for drawing in drawings]
+def oracle_scores(prompts: Sequence[EvalPrompt], pictures: Pictures, store: ScoreStore) -> dict[str, np.ndarray]:
+    """float64 (N,) by metric: what the oracles see of each picture, against the scene of its prompt."""
+    drawings, images = pictures.drawings, pictures.images
+    scene_of = {prompt.prompt_id: prompt.scene for prompt in prompts}
+    truths = [scene_of[drawing.prompt_id] for drawing in drawings]
     truth_keys = {truth: hashlib.sha256(repr(truth).encode()).hexdigest()[:16] for truth in set(truths)}
 
     def compute(positions: np.ndarray) -> np.ndarray:
@@ -38,6 +37,6 @@ def oracle_scores(
                 rows.append([scores[name] for name in _ORACLE_SCORES])
         return np.array(rows)
 
-    known = store.remember("oracles", [f"{key}-{truth_keys[truth]}" for key, truth in zip(keys, truths, strict=True)], compute)
+    known = store.remember("oracles", [f"{key}-{truth_keys[truth]}" for key, truth in zip(pictures.keys, truths, strict=True)], compute)
     said = [truth.subject in drawing.text.replace(",", " ").split() for drawing, truth in zip(drawings, truths, strict=True)]
     return {**dict(zip(_ORACLE_SCORES, known.T, strict=True)), "subject_in_text": np.array(said, dtype=np.float64)}

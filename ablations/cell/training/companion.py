@@ -68,19 +68,18 @@ def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> 
     """
     from ablations.cell.loading.data import build_data
     from ablations.cell.loading.device import device_of
+    from ablations.cell.loading.kept import Kept
     from ablations.cell.loading.module import build_module
-    from ablations.cell.shared import Workshop
     from ablations.cell.training.fit import LAST, train_beside_rank_0
-    from ablations.results.run_folder import RunFolder
-    from ablations.runtime.console import Console
+    from ablations.cell.work import Work
 
     check_devices(config)
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
-    workshop, folder = Workshop(), RunFolder(config)
-    backbones = workshop.backbones(config)
+    work, kept = Work.unheard(config, stop), Kept()
+    backbones = kept.backbones(config)
     # After rank 0, which has then read the data, checked the pictures and written the feature cache.
     wait(store, ["plan"], lambda line: None)
     plan = Plan(*json.loads(store.get("plan")))
@@ -89,17 +88,17 @@ def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> 
         return
     backbones.to(device_of(config))
     module = build_module(config, backbones)
-    data = build_data(config, folder, backbones, module, Console("none").say)
-    data.manifest_path = None
-    workshop.read_records(config, data)
+    data = build_data(config, module, work.console.say)
+    kept.read_records(config, data)
     data.setup("fit")
     where = f"{place} on {socket.gethostname()}"
     for what, digest in {"data": data.digest, "weights": backbones.digest}.items():
         if digest != plan.made_from[what]:
             raise UserError(f"{where} has other {what} than process 0: every machine needs the same")
-    if plan.resume and not (folder.checkpoints / LAST).exists():
-        raise UserError(f"{where} does not see {folder.checkpoints / LAST}: put output_dir where every machine sees it")
+    last = work.folder.checkpoints / LAST
+    if plan.resume and not last.exists():
+        raise UserError(f"{where} does not see {last}: put output_dir where every machine sees it")
     store.set(f"ready/{place.rank}", "")
     wait(store, ["go"], lambda line: None)
     with one_of(config, place, store):
-        train_beside_rank_0(config, place, folder, module, data, plan, stop)
+        train_beside_rank_0(work, module, data, plan, place)

@@ -14,12 +14,10 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ablations.cell.training.place import Place
 from ablations.cell.training.process_group import JoinedDDP, Plan
+from ablations.cell.work import Work
 from ablations.config import Config
-from ablations.results.run_folder import RunFolder
-from ablations.results.tracking import Tracker
-from ablations.runtime.console import Console
 from ablations.runtime.files import whole_file
-from ablations.runtime.stopping import Preempted, StopRequest
+from ablations.runtime.stopping import Preempted
 from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
@@ -32,17 +30,9 @@ class _Watch(pl.Callback):
     Of several processes, rank 0 alone writes and speaks; the logged values are those of the whole batch in all of them.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        console: Console,
-        tracker: Tracker,
-        stop: StopRequest,
-        total_steps: int,
-        made_from: dict[str, str],
-    ):
-        self._config, self._folder, self._console, self._tracker, self._stop = config, folder, console, tracker, stop
+    def __init__(self, work: Work, total_steps: int, made_from: dict[str, str]):
+        self._config, self._folder, self._console = work.config, work.folder, work.console
+        self._tracker, self._stop = work.tracker, work.stop
         self._total, self._made_from = total_steps, made_from
         self._rows: list[dict[str, float]] = []
         self._sums: dict[str, float] = {}
@@ -178,35 +168,23 @@ def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root:
     )
 
 
-def train_beside_rank_0(
-    config: Config, place: Place, folder: RunFolder, module: PromptRefinerModule, data: CFPDataModule, plan: Plan, stop: StopRequest
-) -> None:
-    """This process's part of the training that rank 0 planned: it says, writes and tracks nothing. Its process group must be there."""
-    resume = folder.checkpoints / LAST if plan.resume else None
-    fit(config, folder, module, data, Console("none"), Tracker(), stop, plan.made_from, resume, place)
+def train_beside_rank_0(work: Work, module: PromptRefinerModule, data: CFPDataModule, plan: Plan, place: Place) -> None:
+    """This process's part of the training that rank 0 planned, as `work` that nobody hears of. Its process group must be there."""
+    fit(work, module, data, plan.made_from, work.folder.checkpoints / LAST if plan.resume else None, place)
 
 
 def fit(
-    config: Config,
-    folder: RunFolder,
-    module: PromptRefinerModule,
-    data: CFPDataModule,
-    console: Console,
-    tracker: Tracker,
-    stop: StopRequest,
-    made_from: dict[str, str],
-    resume: Path | None,
-    place: Place | None,
+    work: Work, module: PromptRefinerModule, data: CFPDataModule, made_from: dict[str, str], resume: Path | None, place: Place | None
 ) -> int:
     """Lightning's fit, from `resume` on; returns the number of steps that the training has in all."""
-    steps = total_steps(config, data.batches_per_epoch)
-    trainer = make_trainer(config, steps, [_Watch(config, folder, console, tracker, stop, steps, made_from)], folder.training_path, place)
+    steps = total_steps(work.config, data.batches_per_epoch)
+    trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from)], work.folder.training_path, place)
     # DDP waits for a gradient of every parameter in its buckets.
     without_gradient = module.parameters_without_gradient() if place else []
     for parameter in without_gradient:
         parameter.requires_grad_(False)
     try:
-        with stop.held_back("training"), warnings.catch_warnings():
+        with work.stop.held_back("training"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
             try:
                 trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)

@@ -1,4 +1,4 @@
-"""One training in several processes: how they are started, meet, and end together.
+"""One training in several processes: how they meet and form one process group, which Lightning then finds.
 
 Rank 0 is the process that owns the cell: its lock, its files, W&B, what is printed, the evaluation. The others, its companions,
 only train. On one machine rank 0 starts them itself, for each training anew, and ends them with it; under torchrun or srun they

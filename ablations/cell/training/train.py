@@ -1,4 +1,4 @@
-"""One training: Lightning's Trainer around the prompt refiner, resumable after any step.
+"""The second stage: one training, Lightning's Trainer around the prompt refiner, resumable after any step.
 
 A training is shared by every arm with the same train keys. `last.ckpt` is the newest checkpoint, `final.ckpt` the end;
 both hold trained parameters and optimiser state alone. What a step does depends on its number and the seed, not on
@@ -10,55 +10,69 @@ from __future__ import annotations
 
 import time
 
-from ablations.cell.training.fit import FINAL, LAST, fit, load_trained, read_checkpoint
+from ablations.cell.loading.load import Loaded
+from ablations.cell.training import rehearsal
+from ablations.cell.training.fit import CURVES, FINAL, LAST, fit, load_trained, read_checkpoint
 from ablations.cell.training.gathering import gathered
 from ablations.cell.training.place import find_place
 from ablations.cell.training.process_group import Plan, check_devices, uses_ddp
-from ablations.config import Config
-from ablations.results.run_folder import RunFolder
-from ablations.results.tracking import Tracker
-from ablations.runtime.console import Console
+from ablations.cell.training.trained import Trained
+from ablations.cell.work import Work
+from ablations.config.names import is_rehearsal
+from ablations.figures.loss_curves import loss_curves
 from ablations.runtime.errors import UserError
-from ablations.runtime.stopping import StopRequest
+from ablations.runtime.files import whole_file, write_atomically
 from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
-def train(
-    config: Config,
-    folder: RunFolder,
-    module: PromptRefinerModule,
-    data: CFPDataModule,
-    console: Console,
-    tracker: Tracker,
-    stop: StopRequest,
-) -> dict[str, float]:
-    """Train `module` to the end, or take the finished training of another arm; returns {"steps", "seconds", "reused"}.
+def train(work: Work, loaded: Loaded) -> Trained:
+    """Train the loaded refiner to the end, or take the finished training of another arm; its curves go to the run folder.
+
+    Waits while another process runs the same training. Raises as `finish_training` does.
+    """
+    if is_rehearsal(work.config):
+        rehearsal.show_gradients(work, loaded)
+    with work.folder.training_lock(say=work.console.say), work.timings.stage("training"):
+        trained = finish_training(work, loaded.module, loaded.data)
+    if is_rehearsal(work.config):
+        rehearsal.show_costs(work, loaded, trained)
+    curves = work.folder.training_path / CURVES
+    if curves.exists():
+        write_atomically(work.folder.metrics_csv, curves.read_bytes())
+        with whole_file(work.folder.path / "loss_curves.png") as aside:
+            loss_curves(work.folder.metrics_csv, aside, title=f"{work.folder.train_id}, seed {work.folder.seed}")
+    return trained
+
+
+def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule) -> Trained:
+    """Train `module` from where its training stands to the end; a finished one is loaded.
 
     A checkpoint that was made from other data or other frozen weights is not used. The caller holds the training's lock. Raises
     Preempted, with a checkpoint on disk, after a signal, and FloatingPointError, naming the term, before an update with a loss that
     is not finite. In several processes this one is rank 0.
     """
+    config, folder, say = work.config, work.folder, work.console.say
     final, last = folder.checkpoints / FINAL, folder.checkpoints / LAST
     made_from = {"data": data.digest, "weights": module.backbones.digest}
     for path in (final, last):
         if path.exists() and read_checkpoint(path)["made_from"] != made_from:
-            console.say(f"training: {path} was made from other data or weights, so it is not used")
+            say(f"training: {path} was made from other data or weights, so it is not used")
             path.unlink()
     if final.exists():
-        console.say(f"training: {folder.train_id}/seed-{folder.seed} is finished already, its weights are used")
-        return {"steps": load_trained(module, final), "seconds": 0.0, "reused": True}
+        say(f"training: {folder.train_id}/seed-{folder.seed} is finished already, its weights are used")
+        return Trained(load_trained(module, final), 0.0, reused=True)
     place = find_place(config)
     if place.rank:
         raise UserError(f"this is {place} of a training that srun started: only python -m ablations.run can be started that way")
     check_devices(config)
     resume = last if last.exists() else None
     if resume is not None:
-        console.say(f"training: going on from {resume}")
+        say(f"training: going on from {resume}")
     started = time.monotonic()
     if uses_ddp(config):
-        with gathered(config, place, Plan(True, made_from, resume is not None), console.say):
-            steps = fit(config, folder, module, data, console, tracker, stop, made_from, resume, place)
+        with gathered(config, place, Plan(True, made_from, resume is not None), say):
+            steps = fit(work, module, data, made_from, resume, place)
     else:
-        steps = fit(config, folder, module, data, console, tracker, stop, made_from, resume, None)
-    return {"steps": steps, "seconds": time.monotonic() - started, "reused": False}
+        steps = fit(work, module, data, made_from, resume, None)
+    return Trained(steps, time.monotonic() - started, reused=False)

@@ -1,0 +1,122 @@
+"""Pictures of texts, each drawn once, in batches that are always full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ablations.cell.drawing.picture import ORIGINAL, Picture
+from ablations.cell.drawing.picture_store import PictureStore
+from ablations.config import EvalConfig
+from ablations.results.prompts_and_scores import Drawing
+from lightning_modules.backbones.backbones import Backbones
+from lightning_modules.frozen_features import digest_of
+from lightning_modules.prompt_chunks import encode_in_chunks, pad
+from lightning_modules.text_encoder import FineGrainedTextEncoder
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are sampled: steps, classifier-free guidance (1 = none), pictures at a time.
+
+    Texts that need more positions than the encoder's are cut at `num_chunks` times as many, and encoded chunk by chunk.
+    """
+
+    steps: int
+    guidance_scale: float
+    batch_size: int
+    num_chunks: int = 1
+
+    @classmethod
+    def of(cls, config: EvalConfig, num_chunks: int = 1) -> Sampling:
+        """As a cell samples."""
+        return cls(config.steps, config.guidance_scale, config.batch_size, num_chunks)
+
+
+@torch.no_grad()
+def draw_texts(
+    backbones: Backbones, encoder: FineGrainedTextEncoder, texts: Sequence[str], image_seeds: Sequence[int], sampling: Sampling
+) -> np.ndarray:
+    """Pictures of texts, uint8 (len(texts), H, W, 3). `encoder` reads the texts and the empty prompt that guidance leads away from."""
+    model, num_chunks = backbones.text_to_image, sampling.num_chunks
+
+    def states(prompts: Sequence[str]) -> torch.Tensor:
+        if num_chunks == 1:
+            return encoder(backbones.tokenize(list(prompts)).to(model.device)).states_BSD
+        length = encoder.context_length
+        ids_BS = torch.tensor([pad(backbones.token_ids(text), num_chunks * length, backbones.pad_id) for text in prompts])
+        return encode_in_chunks(lambda chunk_BS: encoder(chunk_BS).states_BSD, ids_BS.to(model.device), length)
+
+    settings = {"steps": sampling.steps, "guidance_scale": sampling.guidance_scale, "batch_size": sampling.batch_size}
+    return model.generate(states(texts), states([""]), image_seeds, **settings)
+
+
+def draw_pictures(
+    backbones: Backbones,
+    drawings: Sequence[Drawing],
+    config: EvalConfig,
+    track: Callable[[Iterable, int, str], Iterable],
+    check: Callable[[], None],
+    trained: FineGrainedTextEncoder | None = None,
+    store: PictureStore | None = None,
+) -> np.ndarray:
+    """The pictures, uint8 (len(drawings), H, W, 3), in order. Equal text at equal image noise, read by one encoder, is drawn once.
+
+    `trained` is the E_T of the drawings by the trained encoder. `track(iterable, total, label)` shows progress, `check()` is called
+    before each batch and may raise to stop. Pictures that are in `store` are not drawn, and those that are drawn go there. Batches
+    are always full, so that a picture is the same whatever else is to be drawn: see `ablations.results.made_by`. Raises ValueError for a
+    drawing by the trained encoder where there is none.
+    """
+    wanted = _pictures_of(drawings, trained, name_by_weights=store is not None)
+    distinct = sorted(dict.fromkeys(wanted), key=lambda picture: picture.encoder != ORIGINAL)
+    known = {picture: store.get(picture) for picture in distinct} if store is not None else {}
+    pixels_of = {picture: pixels for picture, pixels in known.items() if pixels is not None}
+    batches = _batches(backbones, [picture for picture in distinct if picture not in pixels_of], config)
+    for batch in track(batches, len(batches), "drawing"):
+        check()
+        filled = batch.pictures + batch.pictures[-1:] * (config.batch_size - len(batch.pictures))
+        images = draw_texts(
+            backbones,
+            backbones.text_encoder if batch.pictures[0].encoder == ORIGINAL else trained,
+            [picture.text for picture in filled],
+            [picture.image_seed for picture in filled],
+            Sampling.of(config, batch.num_chunks),
+        )
+        for picture, pixels in zip(batch.pictures, images, strict=False):  # the filler is left out
+            pixels_of[picture] = pixels
+            if store is not None:
+                store.put(picture, pixels)
+    return np.stack([pixels_of[picture] for picture in wanted])
+
+
+def _pictures_of(drawings: Sequence[Drawing], trained: FineGrainedTextEncoder | None, name_by_weights: bool) -> list[Picture]:
+    """The picture of each drawing; the trained encoder is named by its weights where other cells are to find its pictures."""
+    by_trained = {(drawing.text, drawing.image_seed) for drawing in drawings if drawing.by_trained_encoder}
+    if by_trained and trained is None:
+        raise ValueError(f"{len(by_trained)} pictures are to be drawn by the trained encoder, but none was handed in")
+    name = digest_of(("trained",), trained) if by_trained and name_by_weights else "trained"
+    return [Picture(name if drawing.by_trained_encoder else ORIGINAL, drawing.text, drawing.image_seed) for drawing in drawings]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures that are drawn at once: by one encoder, from texts that need equally many chunks."""
+
+    pictures: list[Picture]
+    num_chunks: int
+
+
+def _batches(backbones: Backbones, pictures: Sequence[Picture], config: EvalConfig) -> list[_Batch]:
+    alike: dict[tuple[bool, int], list[Picture]] = {}
+    for picture in pictures:
+        chunks = backbones.num_chunks(picture.text) if config.long_prompts == "chunk" else 1
+        alike.setdefault((picture.encoder != ORIGINAL, chunks), []).append(picture)
+    size = config.batch_size
+    return [
+        _Batch(group[start : start + size], chunks)
+        for (_, chunks), group in sorted(alike.items(), key=lambda item: item[0])
+        for start in range(0, len(group), size)
+    ]

@@ -1,0 +1,117 @@
+"""What scores pictures, with all that it needs for that: networks, what is known already, the metrics that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ablations.cell.scoring.candidates import diversity_scores
+from ablations.cell.scoring.further import FurtherMetrics, further_scores
+from ablations.cell.scoring.joint_space import JointSpace
+from ablations.cell.scoring.pictures import Pictures
+from ablations.cell.scoring.score_store import ScoreStore
+from ablations.cell.scoring.tiny_world import oracle_scores
+from ablations.config import Config
+from ablations.metrics import clip_score, faithfulness, image_quality
+from ablations.results.made_by import AT_ONCE, full_batches
+from ablations.results.prompts_and_scores import Drawing
+from ablations.results.scores import Score, table_of
+from datamodules.records import EvalPrompt
+from datamodules.tiny_world.renderer import IMAGE_SIZE
+from lightning_modules.backbones.backbones import Backbones
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """`table` has the columns of scores.parquet. `unavailable` says of further metrics, by name, why they have no value."""
+
+    table: pd.DataFrame
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+def sentences_for(config: Config, backbones: Backbones) -> faithfulness.Sentences:
+    """What embeds sentences as the config asks, loaded once. Raises UserError where it cannot be loaded: ask before the training."""
+    return faithfulness.sentences_by(config.eval.sentence_encoder, config.eval.missing_metrics, str(backbones.text_to_image.device))
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores pictures by the metrics of every cell and by `further` ones.
+
+    What `store` knows of a picture is not computed again; equal pictures have equal scores in any case. `sentences` embed texts, by
+    default with the original text encoder. `say` hears what is being scored, `check()` may raise between metrics to stop.
+    """
+
+    backbones: Backbones
+    store: ScoreStore = field(default_factory=lambda: ScoreStore(None, {}))
+    further: FurtherMetrics | None = None
+    sentences: faithfulness.Sentences = field(default_factory=faithfulness.Sentences)
+    say: Callable[[str], None] = lambda line: None
+    check: Callable[[], None] = lambda: None
+
+    def score(self, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images: np.ndarray) -> CellScores:
+        """Score every picture, uint8 (len(drawings), H, W, 3), and every set of candidates for its diversity.
+
+        Raises UserError where a further metric gives no number and is not to be skipped.
+        """
+        pictures = Pictures(drawings, images)
+        self.say(f"scoring {len(images)} pictures")
+        space = JointSpace(self.backbones)
+        embeddings = self._remember("embedding", pictures, lambda part: clip_score.encode_images(space, part))
+        embedded: dict[str, np.ndarray] = {}
+        values: dict[str, np.ndarray] = {}
+        for name, texts in (("clip_score", [d.text for d in drawings]), ("clip_score_coarse", [d.coarse for d in drawings])):
+            embedded |= _embed(space, texts)
+            values[name] = clip_score.clip_score_of_embeddings(embeddings, np.stack([embedded[text] for text in texts]))
+        self.check()
+        for name, metric in (("piqe", image_quality.piqe), ("entropy", image_quality.entropy)):
+            values[name] = self._remember(name, pictures, metric)[:, 0]
+            self.check()
+        # The tiny world's oracles know its pictures at its own size only.
+        if images.shape[1:3] == (IMAGE_SIZE, IMAGE_SIZE) and all(prompt.scene is not None for prompt in prompts):
+            values |= oracle_scores(prompts, pictures, self.store)
+        scores = _by_picture(drawings, values)
+        self.check()
+        scores += diversity_scores(pictures, embeddings, self.store)
+        scores += _by_picture(drawings, self._text_scores(drawings, embedded))
+        unavailable: dict[str, str] = {}
+        if self.further is not None:
+            device = str(self.backbones.text_to_image.device)
+            more, unavailable = further_scores(self.further, values, pictures, self.store, device, self.say, self.check)
+            scores += more
+        if self.sentences.problem:
+            unavailable[faithfulness.SENTENCE_SIMILARITY.name] = self.sentences.problem
+        return CellScores(table_of(scores), unavailable)
+
+    def _remember(self, name: str, pictures: Pictures, metric: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """The rows (N, D) of a metric for every picture, out of the store or computed in full batches."""
+
+        def compute(positions: np.ndarray) -> np.ndarray:
+            return np.concatenate([metric(part)[:count] for part, count in full_batches(pictures.images[positions], AT_ONCE)])
+
+        return self.store.remember(name, pictures.keys, compute)
+
+    def _text_scores(self, drawings: Sequence[Drawing], embedded: Mapping[str, np.ndarray]) -> Mapping[str, Sequence[float | None]]:
+        sentences = self.sentences
+        encode = None if sentences.problem else sentences.encode or (lambda texts: np.stack([embedded[text] for text in texts]))
+        return faithfulness.text_scores([d.coarse for d in drawings], [d.text for d in drawings], encode)
+
+
+def _embed(space: JointSpace, texts: Iterable[str]) -> dict[str, np.ndarray]:
+    """The unit vector (E,) of each different text in the joint space."""
+    distinct = list(dict.fromkeys(texts))
+    parts = [clip_score.encode_texts(space, list(part))[:count] for part, count in full_batches(np.array(distinct), AT_ONCE)]
+    return dict(zip(distinct, np.concatenate(parts), strict=True))
+
+
+def _by_picture(drawings: Sequence[Drawing], columns: Mapping[str, Iterable[float | None]]) -> list[Score]:
+    """The values (N,) of each metric as scores; a picture without a value has none."""
+    return [
+        Score.of_picture(drawing, name, value)
+        for name, column in columns.items()
+        for drawing, value in zip(drawings, column, strict=True)
+        if value is not None
+    ]
