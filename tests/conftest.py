@@ -74,5 +74,5 @@ def make_batch(small_backbones) -> Callable[..., dict]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The two files that take minutes come first, so that no process is left alone with them at the end."""
-    items.sort(key=lambda item: item.path.name not in ("test_sweep.py", "test_wandb_sweep.py"))
+    """The files that take minutes come first, so that no process is left alone with them at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_sweep.py", "test_wandb_sweep.py", "test_pretraining.py"))

@@ -184,13 +184,13 @@ def test_results_lie_in_the_folders_that_they_always_had(arguments, arm, trainin
     assert arm_name(from_flat_dict(json.loads(json.dumps(to_flat_dict(config))))) == arm
 
 
-def test_every_key_of_then_is_there_in_its_place_with_its_kind_and_values():
+def test_every_key_of_then_is_there_with_its_kind_and_values():
+    """In whatever order: the digests sort the keys."""
     then = KEYS_OF_THEN.strip().splitlines()
     now = [declaration(key) for key in KEYS.values()]
     same = {line.split()[0]: line for line in now}
     changed = [f"then {line}; now {same.get(line.split()[0])}" for line in then if line not in now]
     assert changed == []
-    assert [line for line in now if line in then] == then
 
 
 def test_keys_added_since_then_leave_the_names_of_old_results_alone():
