@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import torch
 
 from ablations.cell.drawing.draw import draw, save_pictures
@@ -32,7 +30,7 @@ from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.figures.diversity_grid import draw_grid
 from ablations.figures.loss_curves import loss_curves
 from ablations.metrics.base import NOT_AVAILABLE
-from ablations.results.prompts_and_scores import prompt_line, read_drawings
+from ablations.results.prompts_and_scores import prompt_line, read_drawings, read_scores, write_prompts, write_scores
 from ablations.results.provenance import Timings
 from ablations.results.run_folder import RunFolder
 from ablations.results.tracking import Tracker
@@ -100,7 +98,7 @@ def _track_again(config: Config, folder: RunFolder, metrics: dict) -> None:
     _start(tracker, config, folder)
     if folder.diversity_grid.exists():
         drawings, images = read_drawings(folder.prompts)
-        scores = CellScores(pd.read_parquet(folder.scores), np.empty((0, 0)))
+        scores = CellScores(read_scores(folder.scores), np.empty((0, 0)))
         tracker.log_grid(folder.diversity_grid, grid_rows(drawings, images, scores, config.eval.grid_prompts))
     tracker.summary(metrics)
     tracker.finish(exit_code=0)
@@ -219,12 +217,11 @@ def _evaluate(
     with timings.stage("drawing"):
         images = draw(backbones, drawings, config.eval, console.track, lambda: stop.check("drawing"), module.text_encoder, stores[0])
         save_pictures(folder.path, drawings, images)
-    write_atomically(folder.prompts, "".join(json.dumps(prompt_line(d), ensure_ascii=False) + "\n" for d in drawings))
+    write_prompts(folder.prompts, [prompt_line(drawing) for drawing in drawings])
     with timings.stage("scoring"):
         by = stores[1], further, sentences_for(config, backbones)
         scores = score(backbones, prompts, drawings, images, console.say, lambda: stop.check("scoring"), *by)
-    with whole_file(folder.scores) as aside:
-        scores.table.to_parquet(aside, index=False)
+    write_scores(folder.scores, scores.table)
     if config.eval.grid_prompts:
         rows = grid_rows(drawings, images, scores, config.eval.grid_prompts)
         with whole_file(folder.diversity_grid) as aside:

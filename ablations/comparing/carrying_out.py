@@ -7,7 +7,6 @@ the method: methods are paired picture by picture, with each other and with the 
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -35,16 +34,16 @@ from ablations.cell.shared import Workshop
 from ablations.comparing.methods import make_methods
 from ablations.comparing.plan import Comparison
 from ablations.reporting.collect import WHOLE_SEED
-from ablations.results.prompts_and_scores import Drawing
+from ablations.results.conditions import REFINED, SHARED_NOISE
+from ablations.results.prompts_and_scores import PROMPTS, SCORES, Drawing, write_prompts, write_scores
 from ablations.results.run_folder import RunFolder
 from ablations.runtime.console import Console
 from ablations.runtime.errors import UserError
-from ablations.runtime.files import whole_file, write_atomically
+from ablations.runtime.files import whole_file
 from ablations.runtime.stopping import StopRequest
 from datamodules.records import EvalPrompt
 from lightning_modules.backbones.backbones import Backbones
 
-REFINED, SHARED_NOISE = "refined", "refined_shared_noise"
 # Bytes of pictures that are held at a time.
 _MEMORY = 512 * 1024 * 1024
 
@@ -296,13 +295,12 @@ class _Work:
                     drawing = drawings.get((asked.prompt_id, asked.candidate))
                     lines.append(_line(method.name, seed, asked, written, drawing))
                 tables.append(unit.scores.assign(method=method.name, seed=seed))
-        write_atomically(to / "prompts.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_prompts(to / PROMPTS, lines)
         filled = [table for table in tables if len(table)]
         if filled:
-            with whole_file(to / "scores.parquet") as aside:
-                pd.concat(filled, ignore_index=True).drop(columns=["image", "condition"]).assign(
-                    shared_noise=np.concatenate([table.condition == SHARED_NOISE for table in filled])
-                ).to_parquet(aside, index=False)
+            together = pd.concat(filled, ignore_index=True)
+            table = together.drop(columns=["image", "condition"]).assign(shared_noise=together.condition == SHARED_NOISE)
+            write_scores(to / SCORES, table)
 
 
 def image_path(method: str, seed: int, drawing: Drawing) -> Path:

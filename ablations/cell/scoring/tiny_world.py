@@ -8,15 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ablations.cell.scoring.score_store import ScoreStore
-from ablations.metrics import fidelity, word_oracle
+from ablations.metrics import fidelity, oracles, word_oracle
 from ablations.results.made_by import AT_ONCE, full_batches
 from ablations.results.prompts_and_scores import Drawing
 from datamodules.records import EvalPrompt
 
 # The class of the style that the oracle sees: a label for the report's style entropy, not a quantity to be averaged.
-STYLE_SEEN = "style_seen"
-
-
+STYLE_SEEN = oracles.STYLE_SEEN.name
 _ORACLE_SCORES = ("fidelity", "closeness", "sharpness", "cleanness", "subject_kept", "words_drawn", "style_drawn", STYLE_SEEN)
 
 
