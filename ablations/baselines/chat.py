@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ablations.baselines.base import AnswerStore, Asked, Written
-from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Unreachable
+from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Patience, Unreachable
+from ablations.baselines.register import Context
 from ablations.runtime.errors import UserError
 
 INSTRUCTION = (
@@ -40,6 +41,19 @@ class Prices:
 
     read: float
     written: float
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """The chat models to ask, by name, and how. `key` is None where the environment variable is not set."""
+
+    models: tuple[str, ...] = ()
+    url: str = "https://api.openai.com/v1"
+    key: str | None = field(default=None, repr=False)
+    instruction: str = INSTRUCTION
+    top_k: int | None = None
+    prices: Prices | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 class ChatBaseline:
@@ -161,3 +175,18 @@ def read_answer(answer: dict) -> Written:
     usage = answer.get("usage")
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     return Written(text, tokens if isinstance(tokens, int) else 0, finish == "length")
+
+
+def build_chat(context: Context, model: str) -> ChatBaseline:
+    """The baseline of a chat model, which --chat names: there is no row for each, as an endpoint's models are its own."""
+    chat = context.chat
+    return ChatBaseline(
+        model,
+        ChatEndpoint(chat.url, chat.key, chat.patience, context.say, context.check),
+        context.answers("chat"),
+        instruction=chat.instruction,
+        top_p=context.config.eval.top_p,
+        top_k=chat.top_k,
+        prices=chat.prices,
+        check=context.check,
+    )

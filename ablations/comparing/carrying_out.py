@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from ablations.baselines.base import Asked, Baseline, Written
-from ablations.baselines.catalogue import REFERENCE
 from ablations.baselines.refiner import load_refiner, read_checkpoint
+from ablations.baselines.register import REFERENCE, Context
 from ablations.cell.cell import run_cell
 from ablations.cell.drawing.draw import draw
 from ablations.cell.loading.data import build_data
@@ -31,8 +31,8 @@ from ablations.cell.scoring.further import WHOLE_SET, further_metrics
 from ablations.cell.scoring.score import COLUMNS, score, sentences_for
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.cell.shared import Workshop
-from ablations.comparing.methods import make_methods
-from ablations.comparing.plan import Comparison
+from ablations.comparing.methods import make_methods, reads_data
+from ablations.comparing.plan import Comparison, answer_store
 from ablations.reporting.collect import WHOLE_SEED
 from ablations.results.conditions import REFINED, SHARED_NOISE
 from ablations.results.prompts_and_scores import PROMPTS, SCORES, Drawing, write_prompts, write_scores
@@ -147,17 +147,22 @@ class _Work:
             assert self.backbones is not None
             return self.backbones
 
-        self.methods = make_methods(
-            comparison,
+        context = Context(
+            config,
             device_of(config),
+            sources=comparison.sources,
+            num_modifiers=comparison.num_modifiers,
+            chat=comparison.chat,
             train_prompts=lambda: self.train_prompts,
             count_tokens=lambda text: len(backbones().tokenize_t5([text])[0]) - 1,
             load_refiner=lambda seed: load_refiner(comparison.configs[seed], comparison.checkpoint(seed), backbones()),
+            answers=lambda kind: answer_store(comparison, kind),
             say=self.console.say,
             check=lambda: self.stop.check("writing prompts"),
         )
+        self.methods = make_methods(comparison, context)
         for method in self.methods:
-            if method.name not in ("most_frequent", "frequent_drawn"):  # those read the data, which comes later
+            if not reads_data(method.name):  # the data comes later
                 method.prepare()
         for seed in comparison.untrained():
             self.console.say(f"seed {seed} of {comparison.arm} is not trained yet: python -m ablations.run for it, first")

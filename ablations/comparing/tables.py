@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ablations.baselines.catalogue import REFERENCE
+from ablations.baselines.register import REFERENCE
 from ablations.comparing.carrying_out import MethodResult, Results
 from ablations.config import KEYS, to_flat_dict
 from ablations.metrics.register import all_metrics
