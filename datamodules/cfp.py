@@ -63,7 +63,7 @@ class CFPDataModule(LightningDataModule):
     """Coarse-fine prompt data for training and evaluation.
 
     `source` is "tiny" (the tiny world) or a path: of a CSV table (layouts: `datamodules.readers`), a parquet file or a folder
-    (`datamodules.readers.folders`); `images` is the folder that image paths are relative to. `encoders` are the frozen networks
+    (kinds: `datamodules.readers`); `images` is the folder that image paths are relative to. `encoders` are the frozen networks
     whose features the run needs: none of them, and no picture, is touched if the list is empty; with `cache=False` batches carry
     the pictures instead. `tokenize_clip` maps texts to int64 (B, 77), `tokenize_t5` to lists of ids with the end-of-text token,
     `count_tokens` a text to its number of tokens without start and end. `batch_size` counts records over all devices.
