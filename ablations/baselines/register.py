@@ -82,8 +82,8 @@ class Method:
             raise UserError(f"method {self.name}: build must be a function of a Context")
 
 
-_TABLE: OpenTable[Method] = OpenTable("method")
-unregister = _TABLE.remove
+_METHODS: dict[str, Method] = {}
+_TABLE = OpenTable("method", _METHODS)
 
 
 def register(method: Method) -> Method:

@@ -12,7 +12,9 @@ instead of returning a number.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,9 +170,19 @@ class Metric:
         return min(_MOST_AT_ONCE, max(1, self.pixels_at_once // math.prod(images_NHWC.shape[1:3])))
 
     def key(self, folder: Path | None = None) -> str:
-        """What its values depend on besides the picture: name, version and the bytes of its weights, as in niqe.v1.fa2aa4d1."""
+        """What its values depend on besides the picture: name, version and the bytes of its weights, as in niqe.v1.fa2aa4d1; of a
+        plug-in's metric also the bytes of its module."""
         folder = folder or weight_files.weights_folder()
-        return ".".join([self.name, f"v{self.version}", *(weight_files.digest_of(folder / name)[:8] for name in self.weights)])
+        digests = [weight_files.digest_of(folder / name)[:8] for name in self.weights]
+        return ".".join([self.name, f"v{self.version}", *digests, *self._plug_in()])
+
+    def _plug_in(self) -> list[str]:
+        """The digest of the module that the function comes from, where it is not of this package, whose code others look after."""
+        name = getattr(self.function, "__module__", None) or ""
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name.partition(".")[0] == __package__.partition(".")[0] or file is None:
+            return []
+        return [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]]
 
     @property
     def can_be_asked_for(self) -> bool:

@@ -22,8 +22,8 @@ _WITHOUT_METRICS = {"__main__", "base", "weights", "fidelity", "word_oracle"}
 GROUPS = {"paper": ("nima", "musiq-koniq", "dbcnn", "tres", "nima-vgg16-ava", "musiq-ava")}
 
 
-_TABLE: OpenTable[Metric] = OpenTable("metric")
-unregister = _TABLE.remove
+_METRICS: dict[str, Metric] = {}
+_TABLE = OpenTable("metric", _METRICS)
 
 
 def register(metric: Metric) -> Metric:

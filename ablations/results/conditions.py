@@ -99,8 +99,8 @@ class Condition:
             raise UserError(f"condition {self.name}: depends_on may hold {', '.join(DEPENDS_ON)}, not {', '.join(sorted(unknown))}")
 
 
-_TABLE: OpenTable[Condition] = OpenTable("condition")
-unregister = _TABLE.remove
+_CONDITIONS: dict[str, Condition] = {}
+_TABLE = OpenTable("condition", _CONDITIONS)
 
 
 def register(condition: Condition) -> Condition:

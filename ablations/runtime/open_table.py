@@ -21,11 +21,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class OpenTable(Generic[Entry]):
-    """Entries by name, in the order in which they were registered. `kind` says in messages what an entry is, as in "metric"."""
+    """Entries by name, kept in `entries` in the order in which they were registered. `kind` says in messages what an entry is, as in "metric"."""
 
-    def __init__(self, kind: str):
-        self._kind = kind
-        self._entries: dict[str, Entry] = {}
+    def __init__(self, kind: str, entries: dict[str, Entry]):
+        self._kind, self._entries = kind, entries
 
     def register(self, entry: Entry) -> Entry:
         """Enters it and returns it. The same entry again is harmless: a module may be imported twice.
@@ -39,10 +38,6 @@ class OpenTable(Generic[Entry]):
             raise UserError(f"two different {self._kind}s are called {entry.name!r}: give the one of your plug-in another name")
         self._entries[entry.name] = entry
         return entry
-
-    def remove(self, name: str) -> None:
-        """Takes an entry out again, if it is there: for tests."""
-        self._entries.pop(name, None)
 
     def entries(self) -> dict[str, Entry]:
         """All of them, by name."""

@@ -73,11 +73,6 @@ def register(reader: Reader) -> Reader:
     return reader
 
 
-def unregister(name: str) -> None:
-    """Takes a reader out again, if it is there: for tests."""
-    _READERS.pop(name, None)
-
-
 def _identity(reader: Reader) -> tuple[Any, ...]:
     places = [(function.__module__, function.__qualname__) for function in (reader.fits, reader.read)]
     return reader.file, reader.folder, reader.order, *places
