@@ -170,9 +170,8 @@ def _metrics(text: str) -> str:
 
 
 def _chat_settings(arguments: argparse.Namespace):
-    from ablations.baselines.chat import INSTRUCTION, Prices
+    from ablations.baselines.chat_settings import INSTRUCTION, ChatSettings, Prices
     from ablations.baselines.endpoint import Patience, checked_url
-    from ablations.comparing.plan import ChatSettings
 
     key = (os.environ.get(arguments.chat_key_variable) or "").strip() or None
     if not arguments.chat:
@@ -212,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     stop = StopRequest().install()
     try:
         refuse_launcher()
-        load_plugins(arguments.plugins.split(",") if arguments.plugins else ())
+        load_plugins(arguments.plugins)
         comparison = read_comparison(arguments)
         return _compare(comparison, arguments.progress, stop)
     except (UserError, RunFolderError) as error:

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from ablations.baselines.base import Baseline
+from ablations.baselines.hub_model import HubModel
 from ablations.baselines.register import Context, Method, register
-
-
-@dataclass(frozen=True)
-class HubModel:
-    """A published language model, as the comparison uses it.
-
-    `source` is its hub id. `template` is what it reads, {} being the coarse prompt. `answers` says what its text is: "continuation" of
-    the coarse prompt, or the whole "prompt". `tokenizer_of` names the model whose tokenizer it uses, where it has none of its own.
-    """
-
-    name: str
-    title: str
-    source: str
-    is_encoder_decoder: bool
-    template: str
-    max_new_tokens: int
-    answers: str
-    about: str
-    tokenizer_of: str = ""
-
 
 HUB_MODELS = {
     model.name: model

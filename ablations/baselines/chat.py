@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from ablations.baselines.base import AnswerStore, Asked, Written
-from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Patience, Unreachable
+from ablations.baselines.chat_settings import INSTRUCTION, Prices
+from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Unreachable
 from ablations.baselines.register import Context
 from ablations.runtime.errors import UserError
 
-INSTRUCTION = (
-    "You improve prompts for a text-to-image model. Rewrite the user's prompt so that the picture becomes better: keep its subject and "
-    "meaning, and add words of style, light and quality that suit it. Answer with the improved prompt alone, on one line, in at most 60 "
-    "words."
-)
 MAX_TOKENS = 120
 # As the sampling of all methods is; a temperature of 1 leaves the model's own distribution.
 _TEMPERATURE = 1.0
@@ -33,27 +28,6 @@ _REFUSAL = re.compile(
 _LABEL = re.compile(r"^(improved |refined |rewritten )?prompt\s*:\s*", re.IGNORECASE)
 # Requests in a row without any answer, after which the endpoint counts as gone rather than the prompts as failed.
 _GIVE_UP_AFTER = 3
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Dollars for a million tokens read, and written."""
-
-    read: float
-    written: float
-
-
-@dataclass(frozen=True)
-class ChatSettings:
-    """The chat models to ask, by name, and how. `key` is None where the environment variable is not set."""
-
-    models: tuple[str, ...] = ()
-    url: str = "https://api.openai.com/v1"
-    key: str | None = field(default=None, repr=False)
-    instruction: str = INSTRUCTION
-    top_k: int | None = None
-    prices: Prices | None = None
-    patience: Patience = field(default_factory=Patience)
 
 
 class ChatBaseline:

@@ -19,14 +19,14 @@ from ablations.runtime.open_table import OpenTable
 if TYPE_CHECKING:
     import torch
 
-    from ablations.baselines.chat import ChatSettings
+    from ablations.baselines.chat_settings import ChatSettings
     from ablations.config import Config
     from lightning_modules.prompt_refiner import PromptRefinerModule
 
 # What all others are compared with.
 REFERENCE = "refiner"
 # Modules that declare no method; one of them imports heavy libraries.
-_WITHOUT_METHODS = {"base", "register", "hub", "endpoint"}
+_WITHOUT_METHODS = {"base", "chat", "chat_settings", "endpoint", "hub", "hub_model", "register"}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.baselines.base import AnswerStore
-from ablations.baselines.chat import ChatSettings
+from ablations.baselines.chat_settings import ChatSettings
 from ablations.baselines.register import REFERENCE, all_methods
 from ablations.config import Config, parse
 from ablations.results.run_folder import RunFolder, read_run

@@ -21,7 +21,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class OpenTable(Generic[Entry]):
-    """Entries by name, kept in `entries` in the order in which they were registered. `kind` says in messages what an entry is, as in "metric"."""
+    """Entries by name, kept in `entries`, in the order in which they were registered.
+
+    `kind` says in messages what an entry is, as in "metric".
+    """
 
     def __init__(self, kind: str, entries: dict[str, Entry]):
         self._kind, self._entries = kind, entries
