@@ -252,9 +252,12 @@ def test_scores_that_are_missing_or_not_finite_leave_the_cell_out_instead_of_bei
     scores.to_parquet(broken.scores)
     write_cell(tmp_path, {}, 4, num_prompts=3, pictures=False).scores.unlink()
     write_cell(tmp_path, {}, 5, num_prompts=3, pictures=False).scores.write_bytes(b"torn")
+    torn = write_cell(tmp_path, {}, 6, num_prompts=3, pictures=False).prompts
+    torn.write_text(torn.read_text()[:-30])
     collection = collect(tmp_path)
     reasons = [item.reason for item in collection.left_out]
-    assert "1 of" in reasons[0] and "not finite" in reasons[0]
+    assert "seed-6/prompts.jsonl, line 72 is torn" in reasons[3]
+    assert "1 of" and "not finite" in reasons[0]
     assert "scores.parquet is missing" in reasons[1] and all("force=true" in reason for reason in reasons)
     assert [cell.seed for cell in collection.sections[0].cells] == [0, 1, 2]
 
