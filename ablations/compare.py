@@ -14,6 +14,7 @@ from pathlib import Path
 from ablations.cell.training.place import refuse_launcher
 from ablations.runtime.command_line import OneLineParser
 from ablations.runtime.errors import RunFolderError, UserError, one_line
+from ablations.runtime.plugins import load_plugins
 
 _DESCRIPTION = """\
 Compares an arm of ours, over its seeds, with other ways to write a prompt out of the same coarse prompt. Every method samples with the
@@ -23,15 +24,9 @@ arm's top-p and top-k (0.95 and 50), its chance keyed by seed, prompt and candid
   key=value ...      the arm as python -m ablations.run would train it, seeds 0, 1 and 2; without any argument the default arm. Tiny
                      seeds that are not trained yet are run first (2 minutes each on two cores); others are an error
 
-methods (those marked * need no download and are compared if --methods says nothing; our refiner always is):
-  coarse *           the coarse prompt as it is: the lower bound
-  most_frequent *    modifiers (what stands between commas in the training prompts) in the order of their frequency, appended until they
-                     make up prompt_len tokens; the same text for every candidate
-  frequent_drawn *   the same, but drawn for each candidate in proportion to their frequency: the fair opponent in diversity
-  gpt2 flan_t5 promptist magicprompt      published language models, from a folder, the hub or its cache
-  refiner *          our refiner, strategy 1: appends prompt_len tokens. What all others are compared with
-  refiner_rewrite *  our refiner, strategy 2: writes the whole prompt
-  fine *             the fine prompt that the coarse one was made of: the upper bound
+methods (those marked * need no download and are compared if --methods says nothing; our refiner always is; the others are published
+language models, from a folder, the hub or its cache):
+{methods}
   --chat MODEL       a model behind an OpenAI-compatible endpoint; give it again for more models
 
 A method that fails on a prompt is counted as failed there and shown, and never replaced by what it read.
@@ -93,15 +88,18 @@ def _prices(text: str) -> tuple[float, float]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
+    from ablations.baselines.register import describe_methods
+
     made = OneLineParser(
         prog="python -m ablations.compare",
-        description=_DESCRIPTION,
+        description=_DESCRIPTION.format(methods=describe_methods()),
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     made.add_argument("arm", nargs="*", metavar="OUTPUT_DIR/ARM | key=value", help="what of ours is compared (default: the default arm)")
     made.add_argument("--methods", metavar="LIST", help="methods, comma-separated, or all (default: those marked *)")
+    made.add_argument("--plugins", metavar="LIST", help="modules that add methods or metrics, comma-separated: see docs/extending.md")
     made.add_argument("--seeds", type=_seeds, metavar="LIST", help="seeds, comma-separated (default: the folder's; else 0,1,2)")
     made.add_argument("--prompts", type=_at_least(1), metavar="N", help="evaluation prompts (default: tiny 24, else the arm's)")
     made.add_argument("--candidates", type=_at_least(1), metavar="N", help="prompts that each method writes for each (default: the arm's)")
@@ -172,9 +170,8 @@ def _metrics(text: str) -> str:
 
 
 def _chat_settings(arguments: argparse.Namespace):
-    from ablations.baselines.chat import INSTRUCTION, Prices
+    from ablations.baselines.chat_settings import INSTRUCTION, ChatSettings, Prices
     from ablations.baselines.endpoint import Patience, checked_url
-    from ablations.comparing.plan import ChatSettings
 
     key = (os.environ.get(arguments.chat_key_variable) or "").strip() or None
     if not arguments.chat:
@@ -214,6 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     stop = StopRequest().install()
     try:
         refuse_launcher()
+        load_plugins(arguments.plugins)
         comparison = read_comparison(arguments)
         return _compare(comparison, arguments.progress, stop)
     except (UserError, RunFolderError) as error:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ablations.analysing.controls import CONDITIONS, METRICS, compare
-from ablations.results.prompts_and_scores import read_scores
+from ablations.analysing.controls import compare, compared_metrics, compared_pairs, scores_of_arm
 from ablations.runtime.errors import UserError, one_line
 
 
@@ -22,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         print(__doc__)
         return 0 if argv and argv[0] in ("--help", "-h") else 2
     try:
-        scores = read_scores(Path(argv[0]))
+        scores = scores_of_arm(Path(argv[0]))
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
@@ -30,19 +29,17 @@ def main(argv: list[str] | None = None) -> int:
     from rich.table import Table
 
     table = Table("metric", "comparison", "means", "difference", "95% interval", title=Path(argv[0]).name, title_justify="left")
-    names, notes, sizes = set(scores.condition), set(), set()
-    controls = sorted(name for name in names if name.startswith("control_"))
-    for metric in METRICS:
-        for condition in (name for name in CONDITIONS if name in names):
-            for against in ("coarse", *controls) if condition == "refined" else ("coarse",):
-                found = compare(scores, metric, condition, against)
-                if found is None:
-                    continue
-                mean, other, difference = found
-                interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]" + (" *" if difference.excludes_zero else "")
-                table.add_row(metric, f"{condition} - {against}", f"{mean:.3f} {other:.3f}", f"{difference.mean:+.3f}", interval)
-                sizes.add(f"N = {difference.num_seeds} seeds x {difference.num_prompts} distinct prompts")
-                notes |= {difference.note} - {""}
+    notes, sizes = set(), set()
+    for metric in compared_metrics():
+        for condition, against in compared_pairs(scores.condition):
+            found = compare(scores, metric, condition, against)
+            if found is None:
+                continue
+            mean, other, difference = found
+            interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]" + (" *" if difference.excludes_zero else "")
+            table.add_row(metric, f"{condition} - {against}", f"{mean:.3f} {other:.3f}", f"{difference.mean:+.3f}", interval)
+            sizes.add(f"N = {difference.num_seeds} seeds x {difference.num_prompts} distinct prompts")
+            notes |= {difference.note} - {""}
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
     print("; ".join([*sorted(sizes), "* the interval excludes 0", *sorted(notes)]))
     return 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.results.conditions import FINE
+from ablations.results.prompts_and_scores import PROMPTS, read_prompts
 from ablations.results.trained_run import TrainedRun, find_trained_run
-from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,17 +157,16 @@ def find_runs(folders: Sequence[Path]) -> list[TrainedRun]:
 
 def evaluated_pairs(run: TrainedRun) -> list[Pair]:
     """The prompts that a run was evaluated on. Raises UserError where it was not."""
-    path = run.folder / "prompts.jsonl"
+    path = run.folder / PROMPTS
     if not path.is_file():
         raise UserError(f"{run} was not evaluated, so it has no prompts of its own: give --num-prompts N")
     pairs: dict[int, Pair] = {}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            drawing = json.loads(line)
-            if drawing["condition"] == "fine":
-                pairs[drawing["prompt_id"]] = Pair(drawing["coarse"], drawing["refined"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not readable ({one_line(error)}): give --num-prompts N, or run the cell again") from error
+        for line in read_prompts(path, ("prompt_id", "condition", "coarse", "refined")):
+            if line["condition"] == FINE:
+                pairs[line["prompt_id"]] = Pair(line["coarse"], line["refined"])
+    except UserError as error:
+        raise UserError(f"{path} is not readable ({error}): give --num-prompts N, or run the cell again") from error
     if not pairs:
         raise UserError(f"{path} holds no fine prompt: give --num-prompts N")
     return [pairs[prompt_id] for prompt_id in sorted(pairs)]

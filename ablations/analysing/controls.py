@@ -2,13 +2,70 @@
 
 from __future__ import annotations
 
-METRICS = ("fidelity", "words_drawn", "style_drawn", "subject_kept", "subject_in_text", "clip_score_coarse")
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablations.metrics.register import shown_metrics
+from ablations.results.conditions import COARSE, FINE, all_conditions, in_tables
+from ablations.results.prompts_and_scores import PROMPTS, SCORES, read_prompts, read_scores
+from ablations.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-CONDITIONS = ("refined", "rewrite", "plug_in")
+def compared_metrics() -> list[str]:
+    """The metrics that are compared, in the order of the table."""
+    return [metric.name for metric in shown_metrics() if metric.against_controls]
 
 
-def compare(scores, metric: str, condition: str, against: str):
+def compared_pairs(present: Iterable[str]) -> list[tuple[str, str]]:
+    """(condition, what it is compared with) of the conditions that are there: each with the coarse prompts, the refined ones with every
+    control too. Conditions that are drawn from prompts of their own come before those that are drawn by the trained encoder."""
+    names = set(present)
+    rows = [c for c in in_tables() if c.name in names - {COARSE, FINE} and not c.is_control and not c.shared_noise]
+    known = all_conditions()
+    # Results of a plug-in that is not loaded are told by the name.
+    controls = sorted(name for name in names if (known[name].is_control if name in known else name.startswith("control_")))
+    return [
+        (condition.name, against)
+        for condition in sorted(rows, key=lambda condition: condition.by_trained_encoder)
+        for against in (COARSE, *controls)[: None if condition.name == "refined" else 1]
+    ]
+
+
+def scores_of_arm(arm: Path) -> pd.DataFrame:
+    """The scores of an arm's finished seeds as one table, with the columns `seed` and `coarse` (the coarse prompt's text).
+
+    Raises UserError where the folder holds no finished seed, where seeds were made from different data or weights, and for scores or
+    prompts that cannot be read or are not finite.
+    """
+    import pandas as pd
+
+    from ablations.results.run_folder import read_run
+
+    parts, origins = [], set()
+    for folder in sorted(arm.glob("seed-*")):
+        run = read_run(folder)
+        if run is None or run["status"] != "finished" or not (folder / SCORES).exists():
+            continue
+        origins.add(json.dumps(run["digests"], sort_keys=True))
+        try:
+            texts = {line["prompt_id"]: line["coarse"] for line in read_prompts(folder / PROMPTS, ("prompt_id", "coarse"))}
+            scores = read_scores(folder / SCORES)
+        except UserError as error:
+            raise UserError(f"{error}: run the cell again with force=true") from error
+        parts.append(scores.assign(seed=run["seed"], coarse=scores.prompt_id.map(texts)))
+    if not parts:
+        raise UserError(f"{arm} holds no finished seed with scores: run cells first, then give OUTPUT_DIR/ARM")
+    if len(origins) > 1:
+        raise UserError(f"the seeds in {arm} were made from different data or weights: run them again with force=true")
+    return pd.concat(parts, ignore_index=True)
+
+
+def compare(scores: pd.DataFrame, metric: str, condition: str, against: str):
     """(mean of one condition, mean of the other, their paired Difference) on a metric, over the prompts that every seed has.
 
     None where one of them was not scored, or where there are fewer than two pairs.

@@ -1,32 +1,12 @@
-"""The methods that can be compared, by name, and what each needs. Imports no heavy library: the command line reads it."""
+"""The published language models that can be compared, a row each. Imports no heavy library: the command line reads it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
-# What runs without any download, in the order of the table's rows.
-EMBEDDED = ("coarse", "most_frequent", "frequent_drawn", "refiner", "refiner_rewrite", "fine")
-REFERENCE = "refiner"
-
-
-@dataclass(frozen=True)
-class HubModel:
-    """A published language model, as the comparison uses it.
-
-    `source` is its hub id. `template` is what it reads, {} being the coarse prompt. `answers` says what its text is: "continuation" of
-    the coarse prompt, or the whole "prompt". `tokenizer_of` names the model whose tokenizer it uses, where it has none of its own.
-    """
-
-    name: str
-    title: str
-    source: str
-    is_encoder_decoder: bool
-    template: str
-    max_new_tokens: int
-    answers: str
-    about: str
-    tokenizer_of: str = ""
-
+from ablations.baselines.base import Baseline
+from ablations.baselines.hub_model import HubModel
+from ablations.baselines.register import Context, Method, register
 
 HUB_MODELS = {
     model.name: model
@@ -76,4 +56,24 @@ HUB_MODELS = {
         ),
     )
 }
-METHODS = ("coarse", "most_frequent", "frequent_drawn", *HUB_MODELS, "refiner", "refiner_rewrite", "fine")
+
+
+def _build(context: Context, model: HubModel) -> Baseline:
+    from ablations.baselines.hub import HubBaseline
+
+    sources = context.sources[model.name], context.sources.get(model.tokenizer_of, "")
+    return HubBaseline(model, *sources, context.answers("hub"), context.device, check=context.check, **context.sampling)
+
+
+for _order, _model in enumerate(HUB_MODELS.values(), start=200):
+    register(
+        Method(
+            _model.name,
+            _model.title,
+            f"{_model.title} ({_model.source}): {_model.about}",
+            partial(_build, model=_model),
+            needs_download=True,
+            source=_model.source,
+            order=_order,
+        )
+    )

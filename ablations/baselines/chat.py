@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ablations.baselines.base import AnswerStore, Asked, Written
+from ablations.baselines.chat_settings import INSTRUCTION, Prices
 from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Unreachable
+from ablations.baselines.register import Context
 from ablations.runtime.errors import UserError
 
-INSTRUCTION = (
-    "You improve prompts for a text-to-image model. Rewrite the user's prompt so that the picture becomes better: keep its subject and "
-    "meaning, and add words of style, light and quality that suit it. Answer with the improved prompt alone, on one line, in at most 60 "
-    "words."
-)
 MAX_TOKENS = 120
 # As the sampling of all methods is; a temperature of 1 leaves the model's own distribution.
 _TEMPERATURE = 1.0
@@ -32,14 +28,6 @@ _REFUSAL = re.compile(
 _LABEL = re.compile(r"^(improved |refined |rewritten )?prompt\s*:\s*", re.IGNORECASE)
 # Requests in a row without any answer, after which the endpoint counts as gone rather than the prompts as failed.
 _GIVE_UP_AFTER = 3
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Dollars for a million tokens read, and written."""
-
-    read: float
-    written: float
 
 
 class ChatBaseline:
@@ -161,3 +149,18 @@ def read_answer(answer: dict) -> Written:
     usage = answer.get("usage")
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     return Written(text, tokens if isinstance(tokens, int) else 0, finish == "length")
+
+
+def build_chat(context: Context, model: str) -> ChatBaseline:
+    """The baseline of a chat model, which --chat names: there is no row for each, as an endpoint's models are its own."""
+    chat = context.chat
+    return ChatBaseline(
+        model,
+        ChatEndpoint(chat.url, chat.key, chat.patience, context.say, context.check),
+        context.answers("chat"),
+        instruction=chat.instruction,
+        top_p=context.config.eval.top_p,
+        top_k=chat.top_k,
+        prices=chat.prices,
+        check=context.check,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ablations.baselines.base import Asked, Written
+from ablations.baselines.register import Method, register
 
 
 class GivenPrompt:
@@ -28,3 +29,15 @@ class GivenPrompt:
 
     def cost(self) -> str:
         return ""
+
+
+register(Method("coarse", "coarse prompt", "the coarse prompt as it is: the lower bound", lambda context: GivenPrompt("coarse"), order=0))
+register(
+    Method(
+        "fine",
+        "fine prompt",
+        "the fine prompt that the coarse one was made of: the upper bound",
+        lambda context: GivenPrompt("fine"),
+        order=1000,
+    )
+)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ablations.baselines.base import AnswerStore, Asked, Written
-from ablations.baselines.catalogue import HubModel
+from ablations.baselines.hub_model import HubModel
 from ablations.building_cfp.sources import TEXT_MODEL_FILES, Source, fetch
 from ablations.runtime.errors import UserError, one_line
 

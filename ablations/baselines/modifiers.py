@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
-
 from ablations.baselines.base import Asked, Written
+from ablations.baselines.register import Context, Method, register
 from ablations.runtime.errors import UserError
 
 _TAG = 0x4D0D
@@ -89,6 +88,8 @@ class FrequentModifiers:
     def _order(self, key: int) -> list[str]:
         if not self._drawn:
             return [modifier for modifier, _ in self.counts]
+        import numpy as np
+
         kept = self.counts[: self._top_k or None]
         shares = np.array([count for _, count in kept], dtype=np.float64)
         shares /= shares.sum()
@@ -103,3 +104,37 @@ class FrequentModifiers:
 
     def cost(self) -> str:
         return ""
+
+
+def _build(context: Context, drawn: bool) -> FrequentModifiers:
+    return FrequentModifiers(
+        context.train_prompts,
+        context.count_tokens,
+        context.config.prompt_len,
+        drawn=drawn,
+        num_modifiers=context.num_modifiers,
+        **context.sampling,
+    )
+
+
+register(
+    Method(
+        "most_frequent",
+        "most frequent modifiers",
+        "modifiers (what stands between commas in the training prompts) in the order of their frequency, appended until they make up "
+        "prompt_len tokens; the same text for every candidate",
+        lambda context: _build(context, drawn=False),
+        reads_data=True,
+        order=100,
+    )
+)
+register(
+    Method(
+        "frequent_drawn",
+        "frequent modifiers, drawn",
+        "the same, but drawn for each candidate in proportion to their frequency: the fair opponent in diversity",
+        lambda context: _build(context, drawn=True),
+        reads_data=True,
+        order=110,
+    )
+)

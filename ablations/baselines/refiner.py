@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ablations.baselines.base import Asked, Written
-from ablations.cell.loading.module import build_module
-from ablations.cell.refining.refine import refine_settings
-from ablations.config import Config
+from ablations.baselines.register import REFERENCE, Method, register
 from ablations.runtime.errors import UserError, one_line
-from lightning_modules.backbones.backbones import Backbones
-from lightning_modules.prompt_refiner import PromptRefinerModule
+
+if TYPE_CHECKING:
+    from ablations.config import Config
+    from lightning_modules.backbones.backbones import Backbones
+    from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
 def read_checkpoint(checkpoint: Path, backbones: Backbones) -> dict:
     """A training's checkpoint, mapped into memory. Raises UserError where it cannot be read or was made with other frozen networks."""
+    import torch
+
     try:
         content = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:  # a torn file has as many errors as it has bytes
@@ -33,6 +35,8 @@ def read_checkpoint(checkpoint: Path, backbones: Backbones) -> dict:
 
 def load_refiner(config: Config, checkpoint: Path, backbones: Backbones) -> PromptRefinerModule:
     """The trained refiner of a seed, on the backbones' device. Raises UserError as `read_checkpoint` does."""
+    from ablations.cell.loading.module import build_module
+
     content = read_checkpoint(checkpoint, backbones)
     module = build_module(config, backbones)
     module.on_load_checkpoint(content)
@@ -45,10 +49,12 @@ class TrainedRefiner:
 
     def __init__(self, config: Config, load: Callable[[int], PromptRefinerModule], strategy: int):
         assert strategy in (1, 2), strategy
+        from ablations.cell.refining.refine import refine_settings
+
         mode = "extend" if strategy == 1 else "rewrite"
         self._settings = refine_settings(config.prompt_len, config.eval, mode)
         self._load, self._loaded = load, (-1, None)
-        self.name = "refiner" if strategy == 1 else "refiner_rewrite"
+        self.name = REFERENCE if strategy == 1 else "refiner_rewrite"
         self.title = f"our refiner, strategy {strategy}"
         self.about = (
             f"appends {config.prompt_len} tokens" + (f", {config.eval.rounds} times" if config.eval.rounds > 1 else "")
@@ -75,3 +81,23 @@ class TrainedRefiner:
 
     def cost(self) -> str:
         return ""
+
+
+register(
+    Method(
+        REFERENCE,
+        "our refiner, strategy 1",
+        "our refiner, strategy 1: appends prompt_len tokens. What all others are compared with",
+        lambda context: TrainedRefiner(context.config, context.load_refiner, 1),
+        order=900,
+    )
+)
+register(
+    Method(
+        "refiner_rewrite",
+        "our refiner, strategy 2",
+        "our refiner, strategy 2: writes the whole prompt",
+        lambda context: TrainedRefiner(context.config, context.load_refiner, 2),
+        order=910,
+    )
+)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 
 from ablations.cell.drawing.draw import draw
@@ -29,7 +28,7 @@ from ablations.cell.work import Work
 from ablations.config import Config, to_flat_dict
 from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.figures.diversity_grid import draw_grid
-from ablations.results.prompts_and_scores import Drawing, read_drawings
+from ablations.results.prompts_and_scores import Drawing, read_drawings, read_scores
 from ablations.results.run_folder import RunFolder
 from ablations.results.tracking import Tracker
 from ablations.runtime.console import Console
@@ -92,7 +91,7 @@ def _track_again(config: Config, folder: RunFolder, metrics: dict) -> None:
     _start(tracker, config, folder)
     if folder.diversity_grid.exists():
         drawings, images = read_drawings(folder.prompts)
-        rows = grid_rows(drawings, images, pd.read_parquet(folder.scores), config.eval.grid_prompts)
+        rows = grid_rows(drawings, images, read_scores(folder.scores), config.eval.grid_prompts)
         tracker.log_grid(folder.diversity_grid, rows)
     tracker.summary(metrics)
     tracker.finish(exit_code=0)

@@ -10,6 +10,7 @@ import torch
 
 from ablations.baselines.base import Asked, Baseline
 from ablations.baselines.refiner import load_refiner, read_checkpoint
+from ablations.baselines.register import Context
 from ablations.cell.cell import run_cell
 from ablations.cell.drawing.pictures import draw_pictures
 from ablations.cell.loading.data import build_data
@@ -20,9 +21,10 @@ from ablations.cell.scoring.further import further_metrics
 from ablations.cell.scoring.scorer import Scorer, sentences_for
 from ablations.cell.shared import Shared
 from ablations.comparing.files import save_picture, write_results
-from ablations.comparing.methods import make_methods
-from ablations.comparing.plan import Comparison
-from ablations.comparing.results import REFINED, MethodResult, Results, Unit
+from ablations.comparing.methods import make_methods, reads_data
+from ablations.comparing.plan import Comparison, answer_store
+from ablations.comparing.results import MethodResult, Results, Unit
+from ablations.results.conditions import REFINED
 from ablations.results.prompts_and_scores import Drawing
 from ablations.runtime.console import Console
 from ablations.runtime.errors import UserError
@@ -65,17 +67,22 @@ class _CarryingOut:
         comparison, config = self.comparison, self.comparison.config
         torch.set_num_threads(config.trainer.threads or self.shared.threads)
         self.further = further_metrics(comparison.scoring_config)
-        self.methods = make_methods(
-            comparison,
+        context = Context(
+            config,
             device_of(config),
+            sources=comparison.sources,
+            num_modifiers=comparison.num_modifiers,
+            chat=comparison.chat,
             train_prompts=lambda: self.train_prompts,
             count_tokens=lambda text: len(self.backbones.tokenize_t5([text])[0]) - 1,
             load_refiner=lambda seed: load_refiner(comparison.configs[seed], comparison.checkpoint(seed), self.backbones),
+            answers=lambda kind: answer_store(comparison, kind),
             say=self.console.say,
             check=lambda: self.stop.check("writing prompts"),
         )
+        self.methods = make_methods(comparison, context)
         for method in self.methods:
-            if method.name not in ("most_frequent", "frequent_drawn"):  # those read the data, which comes later
+            if not reads_data(method.name):  # the data comes later
                 method.prepare()
         for seed in comparison.untrained():
             self.console.say(f"seed {seed} of {comparison.arm} is not trained yet: python -m ablations.run for it, first")

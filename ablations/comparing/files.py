@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import pandas as pd
 from PIL import Image
 
 from ablations.baselines.base import Asked, Written
-from ablations.comparing.results import SHARED_NOISE, MethodResult, Unit
-from ablations.results.prompts_and_scores import Drawing
-from ablations.runtime.files import whole_file, write_atomically
+from ablations.comparing.results import MethodResult, Unit
+from ablations.results.conditions import SHARED_NOISE
+from ablations.results.prompts_and_scores import PROMPTS, SCORES, Drawing, write_prompts, write_scores
+from ablations.runtime.files import whole_file
 
 
 def save_picture(to: Path, unit: Unit, drawing: Drawing, pixels: np.ndarray) -> None:
@@ -31,13 +31,12 @@ def write_results(to: Path, methods: Sequence[MethodResult]) -> None:
             for asked, written in zip(unit.asked, unit.written, strict=True):
                 lines.append(_line(unit, asked, written, drawings.get((asked.prompt_id, asked.candidate))))
             tables.append(unit.scores.assign(method=method.name, seed=seed))
-    write_atomically(to / "prompts.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_prompts(to / PROMPTS, lines)
     filled = [table for table in tables if len(table)]
     if filled:
-        with whole_file(to / "scores.parquet") as aside:
-            pd.concat(filled, ignore_index=True).drop(columns=["image", "condition"]).assign(
-                shared_noise=np.concatenate([table.condition == SHARED_NOISE for table in filled])
-            ).to_parquet(aside, index=False)
+        together = pd.concat(filled, ignore_index=True)
+        table = together.drop(columns=["image", "condition"]).assign(shared_noise=together.condition == SHARED_NOISE)
+        write_scores(to / SCORES, table)
 
 
 def _image_path(unit: Unit, drawing: Drawing) -> Path:

@@ -8,30 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.baselines.base import AnswerStore
-from ablations.baselines.catalogue import EMBEDDED, HUB_MODELS, METHODS, REFERENCE
-from ablations.baselines.chat import INSTRUCTION, Prices
-from ablations.baselines.endpoint import Patience
+from ablations.baselines.chat_settings import ChatSettings
+from ablations.baselines.register import REFERENCE, all_methods
 from ablations.config import Config, parse
 from ablations.results.run_folder import RunFolder, cache_folder, read_run
 from ablations.results.trained_run import FINAL_CHECKPOINT, find_trained_run
 from ablations.runtime.errors import UserError
 
 DEFAULT_SEEDS = (0, 1, 2)
+# Before the name of a chat model among the methods.
+CHAT = "chat:"
 # On the tiny profile: three seeds of all embedded methods then take some minutes on two cores.
 TINY_PROMPTS = 24
-
-
-@dataclass(frozen=True)
-class ChatSettings:
-    """The chat models to ask, by name, and how. `key` is None where the environment variable is not set."""
-
-    models: tuple[str, ...] = ()
-    url: str = "https://api.openai.com/v1"
-    key: str | None = dataclasses.field(default=None, repr=False)
-    instruction: str = INSTRUCTION
-    top_k: int | None = None
-    prices: Prices | None = None
-    patience: Patience = dataclasses.field(default_factory=Patience)
 
 
 @dataclass(frozen=True)
@@ -127,12 +115,13 @@ def sources_of(methods: Sequence[str], folder: Path | None, given: Sequence[str]
     """
     if folder is not None and not folder.is_dir():
         raise UserError(f"--models: there is no folder {str(folder)!r}")
-    sources = {name: model.source for name, model in HUB_MODELS.items()}
-    sources |= {name: str(folder / name) for name in HUB_MODELS if folder is not None and (folder / name).is_dir()}
+    sources = {name: method.source for name, method in all_methods().items() if method.source}
+    models = tuple(sources)
+    sources |= {name: str(folder / name) for name in models if folder is not None and (folder / name).is_dir()}
     for item in given:
         name, equals, source = item.partition("=")
-        if name not in HUB_MODELS or not equals or not source:
-            raise UserError(f"--model {item!r}: write NAME=FOLDER or NAME=HUB_ID with NAME one of {', '.join(HUB_MODELS)}")
+        if name not in models or not equals or not source:
+            raise UserError(f"--model {item!r}: write NAME=FOLDER or NAME=HUB_ID with NAME one of {', '.join(models)}")
         if name not in methods:
             raise UserError(f"--model {name} has no effect: add {name} to --methods")
         sources[name] = source
@@ -141,15 +130,17 @@ def sources_of(methods: Sequence[str], folder: Path | None, given: Sequence[str]
 
 def methods_of(text: str | None, chat: ChatSettings) -> tuple[str, ...]:
     """The methods that a comma-separated list names, in the table's order, chat models before our refiner; the reference is always in."""
-    names = list(EMBEDDED) if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    known = all_methods()
+    embedded = [name for name, method in known.items() if not method.needs_download]
+    names = embedded if text is None else [part.strip() for part in text.split(",") if part.strip()]
     if "all" in names:
-        names = [*METHODS]
+        names = [*known]
     for name in names:
-        if name not in METHODS:
-            raise UserError(f"--methods: unknown method {name!r}; known: {', '.join(METHODS)}, all (chat models are named with --chat)")
-    ordered = [name for name in METHODS if name in {*names, REFERENCE}]
+        if name not in known:
+            raise UserError(f"--methods: unknown method {name!r}; known: {', '.join(known)}, all (chat models are named with --chat)")
+    ordered = [name for name in known if name in {*names, REFERENCE}]
     at = ordered.index(REFERENCE)
-    return (*ordered[:at], *(f"chat:{model}" for model in chat.models), *ordered[at:])
+    return (*ordered[:at], *(f"{CHAT}{model}" for model in chat.models), *ordered[at:])
 
 
 def answer_store(comparison: Comparison, kind: str) -> AnswerStore:

@@ -15,15 +15,14 @@ import numpy as np
 import pandas as pd
 
 from ablations.baselines.base import Asked, Written
-from ablations.baselines.catalogue import REFERENCE
+from ablations.baselines.register import REFERENCE
 from ablations.cell.refining.keys import image_seed
 from ablations.comparing.plan import Comparison
 from ablations.reporting.collect import WHOLE_SEED
+from ablations.results.conditions import REFINED, SHARED_NOISE
 from ablations.results.prompts_and_scores import Drawing
 from ablations.results.scores import COLUMNS, SEVERAL, WHOLE_SET
 from datamodules.records import EvalPrompt
-
-REFINED, SHARED_NOISE = "refined", "refined_shared_noise"
 
 
 @dataclass

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ablations.baselines.catalogue import REFERENCE
+from ablations.baselines.register import REFERENCE
 from ablations.comparing.results import MethodResult, Results
 from ablations.config import KEYS, to_flat_dict
+from ablations.metrics.register import all_metrics
 from ablations.reporting.collect import FinishedCell, Section
 from ablations.reporting.columns import DIVERSITY, Column
 from ablations.reporting.layouts import held_fixed
@@ -22,7 +23,6 @@ FIDELITY_ENDPOINTS = {"tiny": ("fidelity",), "paper": ("musiq-koniq", "musiq-ava
 FAITHFULNESS_ENDPOINTS = ("subject_kept", "clip_score_coarse", "sentence_similarity", "content_words_kept")
 # Not worse: the interval of our refiner minus the other ends above minus so many points, of 100 at the metric's upper bound.
 MARGIN_POINTS = 2.0
-_UPPER_BOUND = {"clip_score_coarse": 100.0, "musiq-koniq": 100.0, "musiq-ava": 10.0}
 BETTER, WORSE, UNDECIDED, NOT_WORSE = "better", "worse", "undecided", "not worse"
 
 
@@ -160,5 +160,6 @@ def _finding(column: Column, entry: Entry) -> DuelFinding:
     mean, low, high = -difference.mean, -difference.high, -difference.low
     if column.block == DIVERSITY:
         return DuelFinding(column, mean, low, high, BETTER if low > 0 else WORSE if high < 0 else UNDECIDED)
-    margin = MARGIN_POINTS / 100 * _UPPER_BOUND.get(column.metric, 1.0)
+    metric = all_metrics().get(column.metric)
+    margin = MARGIN_POINTS / 100 * (metric.points if metric is not None else 1.0)
     return DuelFinding(column, mean, low, high, NOT_WORSE if low > -margin else WORSE if high < -margin else UNDECIDED)

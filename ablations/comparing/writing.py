@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ablations.baselines.catalogue import REFERENCE
+from ablations.baselines.register import REFERENCE
 from ablations.comparing.figure import Shown, draw_figure, figure_rows
 from ablations.comparing.results import Results
 from ablations.comparing.tables import MARGIN_POINTS, Duel, DuelFinding

@@ -290,9 +290,12 @@ def _weight(term: Term) -> tuple[str, type, Any]:
 def _config_class(terms: tuple[Term, ...]) -> type:
     loss = make_dataclass("LossConfig", [*map(_weight, terms), *_fields_of(_LossConfig)], frozen=True)
     loss.__doc__ = _LossConfig.__doc__
-    declared = _fields_of(_Config)
-    at = next(i for i, (name, *_) in enumerate(declared) if name == "use_afe")
-    declared[at:at] = map(_switch, terms)
+    declared = {name: (name, *rest) for name, *rest in _fields_of(_Config)}
+    switches = {}
+    for term in terms:  # each followed by those that act through it
+        switches |= {f"use_{term.name}": _switch(term)} | {f"use_{name}": declared.pop(f"use_{name}") for name in term.switches}
+    first = {"prompt_len": declared.pop("prompt_len")}
+    declared = list((first | switches | declared).values())
     declared = [("loss", loss, field(default=loss())) if name == "loss" else (name, *rest) for name, *rest in declared]
     cell = make_dataclass("Config", declared, frozen=True)
     cell.__doc__ = _Config.__doc__

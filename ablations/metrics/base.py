@@ -12,7 +12,9 @@ instead of returning a number.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +23,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ablations.metrics import weights as weight_files
+from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from ablations.metrics.base import ClipEncoder
 
 NOT_AVAILABLE = "not available"
 _MOST_AT_ONCE = 16
+QUALITY, DIVERSITY = "quality", "diversity"
+NEEDS = ("images", "image_embeddings", "text_embeddings", "texts", "references", "scene")
 
 
 class MetricError(ValueError):
@@ -65,7 +70,15 @@ class Metric:
     below `min_side` pixels it cannot read at all.
     `weights` names files of `ablations.metrics.weights`, all of which it needs. `version` changes when its values do.
     `function` takes `Inputs` of at most `at_once` pictures and gives float64 rows, (N,) or (N, D); a metric without one is computed by
-    its own module's functions alone. For per="pictures", `together` makes the one value of the rows (N, D).
+    its own module's functions alone. For per="pictures" and per="candidates", `together` makes the one value of the rows (N, D).
+
+    Where it is seen. `always`: every cell scores it. `shown`: it has a row in the table that a cell ends with, and (unless
+    `against_controls` says otherwise) in that of `ablations.controls`. `in_tables`: the report has a column for it, whose heading is
+    `heading` ("": the title), whose note is `table_note` (None: the note), with `digits` decimals, in the half of the table that `block`
+    names: "quality" or "diversity" ("": diversity for per="candidates", else quality). `order` is its place among the others, those of
+    equal order by name. `at_shared_noise`: a second column reads it where all candidates have one image noise. `full_scale` is the
+    value that counts as 100 points (None: the greatest possible one, or 1 where there is none). `is_label`: its values are classes,
+    which are averaged nowhere.
     """
 
     name: str
@@ -84,11 +97,39 @@ class Metric:
     pixels_at_once: int = 4 * 1024 * 1024
     function: Callable[[Inputs], np.ndarray] | None = field(default=None, compare=False, repr=False)
     together: Callable[[np.ndarray], float] | None = field(default=None, compare=False, repr=False)
+    always: bool = False
+    shown: bool = False
+    against_controls: bool | None = None
+    in_tables: bool = True
+    heading: str = ""
+    table_note: str | None = None
+    digits: int = 3
+    block: str = ""
+    order: int = 1000
+    at_shared_noise: bool = False
+    full_scale: float | None = None
+    is_label: bool = False
 
     def __post_init__(self) -> None:
-        assert self.per in ("image", "candidates", "pictures"), self.per
-        assert self.range[0] < self.range[1], self.range
-        assert (self.per == "pictures") == (self.together is not None), self.name
+        """Raises UserError for a declaration that cannot be meant, and fills in what follows from the rest."""
+        if self.per not in ("image", "candidates", "pictures"):
+            raise self._refused(f'per must be "image", "candidates" or "pictures", not {self.per!r}')
+        if not self.range[0] < self.range[1]:
+            raise self._refused(f"range must hold the least and the greatest possible value, not {self.range}")
+        if (self.per == "pictures" and self.together is None) or (self.per == "image" and self.together is not None):
+            raise self._refused(f'together makes one value of several pictures; per="pictures" needs it, per={self.per!r} was given')
+        if unknown := [need for need in self.needs if need not in NEEDS]:
+            raise self._refused(f"needs may hold {', '.join(NEEDS)}, not {unknown[0]!r}")
+        if self.block not in ("", QUALITY, DIVERSITY):
+            raise self._refused(f'block must be "{QUALITY}" or "{DIVERSITY}", not {self.block!r}')
+        if self.function is not None and not callable(self.function):
+            raise self._refused("function must be a function of Inputs")
+        object.__setattr__(self, "heading", self.heading or self.title)
+        object.__setattr__(self, "block", self.block or (DIVERSITY if self.per == "candidates" else QUALITY))
+        object.__setattr__(self, "against_controls", self.shown if self.against_controls is None else self.against_controls)
+
+    def _refused(self, problem: str) -> UserError:
+        return UserError(f"metric {self.name}: {problem}")
 
     def compute(
         self,
@@ -99,7 +140,7 @@ class Metric:
         device: str = "cpu",
         folder: Path | None = None,
     ) -> np.ndarray:
-        """The value of each picture, float64 (N,); for per="pictures" the rows (N, D) that `together` makes one value of.
+        """The value of each picture, float64 (N,); with `together`, the rows (N, D) that it makes one value of.
 
         Args:
             images_NHWC: uint8 (N, H, W, 3). The other arguments are as in `Inputs`; those that are not in `needs` are ignored.
@@ -129,14 +170,38 @@ class Metric:
         return min(_MOST_AT_ONCE, max(1, self.pixels_at_once // math.prod(images_NHWC.shape[1:3])))
 
     def key(self, folder: Path | None = None) -> str:
-        """What its values depend on besides the picture: name, version and the bytes of its weights, as in niqe.v1.fa2aa4d1."""
+        """What its values depend on besides the picture: name, version and the bytes of its weights, as in niqe.v1.fa2aa4d1; of a
+        plug-in's metric also the bytes of its module."""
         folder = folder or weight_files.weights_folder()
-        return ".".join([self.name, f"v{self.version}", *(weight_files.digest_of(folder / name)[:8] for name in self.weights)])
+        digests = [weight_files.digest_of(folder / name)[:8] for name in self.weights]
+        return ".".join([self.name, f"v{self.version}", *digests, *self._plug_in()])
+
+    def _plug_in(self) -> list[str]:
+        """The digest of the module that the function comes from, where it is not of this package, whose code others look after."""
+        name = getattr(self.function, "__module__", None) or ""
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name.partition(".")[0] == __package__.partition(".")[0] or file is None:
+            return []
+        return [hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]]
 
     @property
     def can_be_asked_for(self) -> bool:
         """Whether `compute` gives it by name from pictures alone, so that eval.metrics may list it."""
-        return self.function is not None and self.needs == ("images",)
+        return self.function is not None and self.needs == ("images",) and (self.per != "candidates" or self.together is not None)
+
+    def table_note_at(self, image_size: int) -> str:
+        """The note of its column; starts with "not a quality measure at 64 px" where that is so."""
+        if self.table_note is None:
+            return self.note_at(image_size)
+        too_small = [f"not a quality measure at {image_size} px"] if image_size < self.small_below else []
+        return "; ".join([*too_small, *([self.table_note] if self.table_note else [])])
+
+    @property
+    def points(self) -> float:
+        """The value that counts as 100 points."""
+        if self.full_scale is not None:
+            return self.full_scale
+        return self.range[1] if math.isfinite(self.range[1]) else 1.0
 
     def note_at(self, image_size: int) -> str:
         """The note for pictures of `image_size` pixels; starts with "not a quality measure at 64 px" where that is so."""

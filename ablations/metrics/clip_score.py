@@ -24,6 +24,12 @@ CLIP_SCORE = register(
         licence="Apache-2.0 (this project); the CLIP model's own licence applies",
         note="100 x max(cosine, 0); comparable within one CLIP model only",
         source="Hessel et al. 2021, scaled by 100 instead of 2.5",
+        always=True,
+        shown=True,
+        against_controls=False,  # read against the prompt that was drawn, it tells nothing of what the user meant
+        table_note="0 to 100: image against the prompt that it was drawn from",
+        digits=2,
+        order=60,
         function=lambda inputs: clip_score(inputs.encoder, inputs.images_NHWC, inputs.texts),
     )
 )

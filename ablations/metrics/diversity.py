@@ -37,6 +37,13 @@ ST_LPIPS = register(
         licence="stlpips-pytorch: BSD-2-Clause; its blur layer: CC BY-NC-SA 4.0",
         note=f"pictures below {ST_LPIPS_MIN_SIDE} px are enlarged to {ST_LPIPS_MIN_SIDE} px",
         source="Ghildyal & Liu 2022",
+        always=True,
+        shown=True,
+        against_controls=False,
+        heading="ST-LPIPS",
+        table_note="mean perceptual distance between the candidates of a prompt",
+        order=310,
+        at_shared_noise=True,
     )
 )
 CLIP_DISTANCE = register(
@@ -49,6 +56,13 @@ CLIP_DISTANCE = register(
         needs=("image_embeddings",),
         licence=_OWN,
         note="mean of 1 - cosine over pairs",
+        always=True,
+        shown=True,
+        against_controls=False,
+        heading="CLIP distance",
+        table_note="mean of 1 - cosine between the candidates of a prompt",
+        order=320,
+        at_shared_noise=True,
     )
 )
 VENDI = register(
@@ -62,6 +76,13 @@ VENDI = register(
         licence=_OWN,
         note="effective number of different pictures: 1 to the number of candidates; kernel: cosine of CLIP image embeddings",
         source="Friedman & Dieng 2023",
+        always=True,
+        shown=True,
+        against_controls=False,
+        heading="Vendi",
+        table_note="effective number of different images among the candidates of a prompt",
+        order=330,
+        at_shared_noise=True,
     )
 )
 VENDI_TEXTS = register(
@@ -76,6 +97,10 @@ VENDI_TEXTS = register(
         note="effective number of different texts; kernel: mean cosine of the counts of words and of word pairs. Not comparable with "
         "the Vendi score of pictures; words that all candidates share, such as the coarse prompt, lower it",
         source="Friedman & Dieng 2023",
+        always=True,
+        heading="Vendi of texts",
+        table_note="effective number of different texts among the candidates of a prompt, by n-grams; not comparable with Vendi of images",
+        order=340,
     )
 )
 SELF_BLEU = register(
@@ -90,6 +115,11 @@ SELF_BLEU = register(
         note="BLEU-4 of each text against the others, as sacrebleu's sentence BLEU: 100 = all alike; words that all candidates share, "
         "such as the coarse prompt, raise it",
         source="Zhu et al. 2018; Post 2018",
+        always=True,
+        heading="Self-BLEU",
+        table_note="0 to 100: BLEU of a candidate's text against the others",
+        digits=1,
+        order=350,
     )
 )
 DISTINCT = {
@@ -104,6 +134,11 @@ DISTINCT = {
             licence=_OWN,
             note="words that all candidates share, such as the coarse prompt, lower it",
             source="Li et al. 2016",
+            always=True,
+            shown=n == 2,
+            against_controls=False,
+            in_tables=False,
+            order=360 + n,
         )
     )
     for n in (1, 2)

@@ -36,6 +36,12 @@ CLIP_SCORE_COARSE = register(
         licence=f"{_OWN}; the CLIP model's own licence applies",
         note="100 x max(cosine, 0) of the image and the coarse prompt, whatever it was drawn from; comparable within one CLIP model only",
         source="Hessel et al. 2021, scaled by 100 instead of 2.5",
+        always=True,
+        shown=True,
+        heading="CLIP score, coarse",
+        table_note="0 to 100: image against the coarse prompt",
+        digits=2,
+        order=70,
     )
 )
 SENTENCE_SIMILARITY = register(
@@ -50,6 +56,12 @@ SENTENCE_SIMILARITY = register(
         note="cosine of the sentence embeddings of coarse prompt and drawn text: the pooled feature of the original, frozen text encoder "
         "(OpenCLIP's), or eval.sentence_encoder's, mean-pooled; comparable within one encoder only",
         source="Reimers & Gurevych 2019 (mean pooling)",
+        always=True,
+        shown=True,
+        against_controls=False,
+        heading="Sentence similarity",
+        table_note="-1 to 1: cosine of the sentence embeddings of text and coarse prompt",
+        order=80,
     )
 )
 CONTENT_WORDS_KEPT = register(
@@ -63,6 +75,12 @@ CONTENT_WORDS_KEPT = register(
         licence=_OWN,
         note="share of the coarse prompt's words, stop words aside, that the drawn text has; 1 for extended prompts by construction; "
         "no value where the coarse prompt has stop words only",
+        always=True,
+        shown=True,
+        against_controls=False,
+        heading="Words kept",
+        table_note="0 to 1: share of the coarse prompt's content words that the text has; 1 if extended",
+        order=90,
     )
 )
 

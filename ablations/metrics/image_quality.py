@@ -37,6 +37,9 @@ PIQE = register(
         source="Venkatanath et al. 2015, pyiqa",
         small_below=_SMALL_BELOW,
         min_side=PIQE_MIN_SIDE,
+        always=True,
+        shown=True,
+        against_controls=False,
         function=lambda inputs: piqe(inputs.images_NHWC, inputs.device),
     )
 )
@@ -52,6 +55,9 @@ ENTROPY = register(
         note="Shannon entropy of the grey levels: more is not better",
         source="pyiqa",
         small_below=_SMALL_BELOW,
+        always=True,
+        shown=True,
+        against_controls=False,
         function=lambda inputs: entropy(inputs.images_NHWC, inputs.device),
     )
 )

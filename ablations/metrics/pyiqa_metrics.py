@@ -71,6 +71,8 @@ _add(
     (1.0, 10.0),
     note="the paper's label is NIMA-TID, but pyiqa's plain nima is trained on AVA: nima-technical is the model that the label fits",
     source="Talebi & Milanfar 2018, pyiqa",
+    table_note="the paper's label is NIMA-TID, but pyiqa's plain `nima` is trained on AVA",
+    order=130,
 )
 _add(
     "musiq-koniq",
@@ -80,6 +82,10 @@ _add(
     True,
     (-UNBOUNDED, UNBOUNDED),
     note="usually 0 to 100; pyiqa's name is musiq",
+    table_note="",
+    digits=2,
+    order=100,
+    full_scale=100.0,
     source="Ke et al. 2021, pyiqa",
 )
 _add(
@@ -90,6 +96,8 @@ _add(
     True,
     (-UNBOUNDED, UNBOUNDED),
     note="trained on KonIQ; usually 0 to 1",
+    table_note="",
+    order=110,
     source="Zhang et al. 2020, pyiqa",
     min_side=32,
     pixels_at_once=_MEGAPIXEL,
@@ -102,6 +110,9 @@ _add(
     True,
     (-UNBOUNDED, UNBOUNDED),
     note="trained on KonIQ; usually 0 to 100; reads 50 crops of 224 px a picture: by far the slowest",
+    table_note="",
+    digits=2,
+    order=120,
     source="Golestaneh et al. 2022, pyiqa",
     pixels_at_once=_MEGAPIXEL // 4,
 )
@@ -112,6 +123,7 @@ _add(
     ("NIMA_VGG16_ava-dc4e8265.pth",),
     True,
     (1.0, 10.0),
+    order=140,
     source="Talebi & Milanfar 2018, pyiqa",
 )
 _add(
@@ -121,6 +133,7 @@ _add(
     ("musiq_ava_ckpt-e8d3f067.pth",),
     True,
     (1.0, 10.0),
+    order=150,
     source="Ke et al. 2021, pyiqa",
 )
 _add(

@@ -12,6 +12,7 @@ from pathlib import Path
 from ablations.metrics import weights as weight_files
 from ablations.metrics.base import Metric
 from ablations.runtime.errors import UserError
+from ablations.runtime.open_table import OpenTable
 
 # Modules that register nothing; two of them import heavy libraries.
 _WITHOUT_METRICS = {"__main__", "base", "weights", "fidelity", "word_oracle"}
@@ -22,21 +23,38 @@ GROUPS = {"paper": ("nima", "musiq-koniq", "dbcnn", "tres", "nima-vgg16-ava", "m
 
 
 _METRICS: dict[str, Metric] = {}
+_TABLE = OpenTable("metric", _METRICS)
 
 
 def register(metric: Metric) -> Metric:
-    """Enters a metric in the register and returns it. Registering the same metric again is harmless; two under one name are not."""
-    assert _METRICS.get(metric.name, metric) == metric, f"two different metrics are called {metric.name!r}"
-    _METRICS[metric.name] = metric
-    return metric
+    """Enters a metric in the register and returns it. Registering the same metric again is harmless.
+
+    Raises UserError for two different ones under one name, and for a name that cannot be written on a command line.
+    """
+    return _TABLE.register(metric)
 
 
 def all_metrics() -> dict[str, Metric]:
-    """Every metric of this package by name, in the order of the modules' names."""
+    """Every metric by name: those of this package in the order of the modules' names, and what plug-ins registered."""
     package = importlib.import_module(__package__)
     for module in sorted({module.name for module in pkgutil.iter_modules(package.__path__)} - _WITHOUT_METRICS):
         importlib.import_module(f"{__package__}.{module}")
-    return dict(_METRICS)
+    return _TABLE.entries()
+
+
+def shown_metrics() -> list[Metric]:
+    """The metrics of the table that a cell ends with, best known first; those that plug-ins show come last."""
+    return sorted((metric for metric in all_metrics().values() if metric.shown), key=lambda metric: metric.order)
+
+
+def labels() -> set[str]:
+    """The names of the metrics whose values are classes, which are averaged nowhere."""
+    return {metric.name for metric in all_metrics().values() if metric.is_label}
+
+
+def always_by_pictures() -> list[str]:
+    """The names of the metrics that every cell scores and that are computed from pictures alone, in alphabetical order."""
+    return sorted(metric.name for metric in all_metrics().values() if metric.always and metric.can_be_asked_for)
 
 
 def metric_named(name: str) -> Metric:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.config import KEYS, Config, show, to_flat_dict
+from ablations.results.conditions import in_tables
 from ablations.results.trained_run import TrainedRun
 
 TINY_NOTE = "Tiny world: claims nothing about Stable Diffusion 2.1."
-# The order in which conditions stand in a table; what is not named here follows.
-_CONDITIONS = ("coarse", "plug_in", "refined", "rewrite", "fine")
 _LIBRARIES = ("torch", "transformers", "diffusers", "open_clip_torch")
 _NO_CONDITIONS = ("n", "training", "diversity")
 
@@ -172,7 +171,9 @@ def _scores(run: TrainedRun) -> str:
         return f"None: the run is {run.run['status']}."
     if not found:
         return "None: the run was not evaluated."
-    conditions = [name for name in _CONDITIONS if name in found] + sorted(set(found) - set(_CONDITIONS))
+    # Controls, and what is there for diversity alone, stand last.
+    first = [condition.name for condition in in_tables() if not condition.is_control and not condition.shared_noise]
+    conditions = [name for name in first if name in found] + sorted(set(found) - set(first))
     names = list(dict.fromkeys(metric for name in conditions for metric in metrics[name]))
     rows = [("metric", *conditions), ("---", *("---:" for _ in conditions))]
     rows += [(name, *(_figure(metrics[c].get(name)) for c in conditions)) for name in names]

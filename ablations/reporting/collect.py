@@ -7,24 +7,23 @@ different sections: another profile, other data, other weights. Rehearsals (netw
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ablations.config import KEYS, Config, from_flat_dict, to_flat_dict
 from ablations.config.parsing import Scalar
+from ablations.metrics.oracles import shannon_entropy_bits
+from ablations.metrics.register import labels
 from ablations.reporting.columns import STYLE_ENTROPY, STYLE_SEEN
-from ablations.reporting.statistics import shannon_entropy_bits
+from ablations.results.prompts_and_scores import PROMPTS, SCORES, read_prompts, read_scores
 from ablations.results.run_folder import RunFolder, read_run
 from ablations.runtime.errors import RunFolderError, UserError, one_line
 
-SCORE_COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value")
 # The one "prompt" of a metric that has a single value per seed.
 WHOLE_SEED = "(all prompts)"
 
@@ -74,7 +73,7 @@ class FinishedCell:
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], pd.Series]:
-        averaged = self.scores[self.scores.metric != STYLE_SEEN].groupby(["condition", "metric", "coarse"]).value.mean()
+        averaged = self.scores[~self.scores.metric.isin(labels())].groupby(["condition", "metric", "coarse"]).value.mean()
         found = {key: part.droplevel([0, 1]) for key, part in averaged.groupby(level=[0, 1])}
         for condition, seen in self.scores[self.scores.metric == STYLE_SEEN].groupby("condition"):
             found[condition, STYLE_ENTROPY] = pd.Series({WHOLE_SEED: shannon_entropy_bits(seen.value.to_numpy())})
@@ -205,18 +204,12 @@ def _unfinished(config: Config, folder: Path, output_dir: Path, run: dict[str, A
 
 def _read_scores(folder: Path) -> pd.DataFrame:
     """scores.parquet with the column `coarse`, the coarse prompt's text. Raises UserError where a value is missing or not finite."""
-    for name in ("scores.parquet", "prompts.jsonl"):
+    for name in (SCORES, PROMPTS):
         if not (folder / name).is_file():
             raise UserError(f"finished, but {name} is missing")
-    scores = pd.read_parquet(folder / "scores.parquet", columns=list(SCORE_COLUMNS))
-    if scores.empty:
-        raise UserError("scores.parquet is empty")
-    bad = int((~np.isfinite(scores.value.to_numpy(dtype=np.float64))).sum())
-    if bad:
-        raise UserError(f"{bad} of {len(scores)} values in scores.parquet are not finite")
-    lines = [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    scores = read_scores(folder / SCORES)
     # A value of all pictures of a condition together, such as an Inception Score, has -1 in place of a prompt.
-    coarse = {line["prompt_id"]: line["coarse"] for line in lines} | {-1: WHOLE_SEED}
+    coarse = {line["prompt_id"]: line["coarse"] for line in read_prompts(folder / PROMPTS)} | {-1: WHOLE_SEED}
     scores["coarse"] = scores.prompt_id.map(coarse)
     if scores.coarse.isna().any():
         raise UserError("scores.parquet scores prompts that prompts.jsonl does not have")

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ablations.metrics import oracles
+from ablations.metrics.base import DIVERSITY, QUALITY, Metric
 from ablations.metrics.register import all_metrics
+from ablations.results.conditions import SHARED_NOISE
+
+__all__ = ["DIVERSITY", "QUALITY", "SHARED_NOISE", "STYLE_ENTROPY", "STYLE_SEEN", "Column", "columns_of", "heading_of", "known_columns"]
 
 TINY_IMAGE_SIZE = 64
-QUALITY, DIVERSITY = "quality", "diversity"
-SHARED_NOISE = "refined_shared_noise"
 # Read off the classes that the style oracle saw over all prompts and candidates of a seed: one value per seed.
-STYLE_SEEN, STYLE_ENTROPY = "style_seen", "style_entropy"
+STYLE_SEEN, STYLE_ENTROPY = oracles.STYLE_SEEN.name, oracles.STYLE_ENTROPY.name
+_SHARED_NOTE = "; all candidates of a prompt drawn from one image noise, so that what differs comes from the text"
 
 
 @dataclass(frozen=True)
@@ -36,75 +40,50 @@ class Column:
         return f"{self.metric}@{self.condition}" if self.condition else self.metric
 
 
-def _diversity(metric: str, heading: str, note: str) -> list[Column]:
-    shared = f"{note}; all candidates of a prompt drawn from one image noise, so that what differs comes from the text"
-    return [
-        Column(metric, heading, block=DIVERSITY, note=note),
-        Column(metric, f"{heading}, shared noise", block=DIVERSITY, condition=SHARED_NOISE, note=shared),
-    ]
+def known_columns(is_tiny: bool = False) -> list[Column]:
+    """The columns of every registered metric that tables show: those of quality first, then by place and name."""
+    shown = [metric for metric in all_metrics().values() if metric.in_tables and not metric.is_label]
+    shown = sorted(shown, key=lambda metric: (metric.block == DIVERSITY, metric.order, metric.per == "pictures", metric.name))
+    return [column for metric in shown for column in _columns(metric, is_tiny)]
 
 
-KNOWN = (
-    Column("fidelity", "Fidelity", note="0 to 1: closeness to the high-quality render of the scene, sharpness and cleanness"),
-    Column("words_drawn", "Words drawn", note="0 to 1: share of the fine prompt's style and quality words that are seen in the image"),
-    Column("style_drawn", "Style drawn", note="0 to 1: the fine prompt's style word is seen in the image"),
-    Column("subject_kept", "Subject kept", note="0 to 1: the subject is recognised in the image"),
-    Column("clip_score", "CLIP score", digits=2, note="0 to 100: image against the prompt that it was drawn from"),
-    Column("clip_score_coarse", "CLIP score, coarse", digits=2, note="0 to 100: image against the coarse prompt"),
-    Column("sentence_similarity", "Sentence similarity", note="-1 to 1: cosine of the sentence embeddings of text and coarse prompt"),
-    Column("content_words_kept", "Words kept", note="0 to 1: share of the coarse prompt's content words that the text has; 1 if extended"),
-    Column("musiq-koniq", "MUSIQ-KonIQ", digits=2),
-    Column("dbcnn", "DB-CNN"),
-    Column("tres", "TReS", digits=2),
-    Column("nima", "NIMA", note="the paper's label is NIMA-TID, but pyiqa's plain `nima` is trained on AVA"),
-    Column("nima-vgg16-ava", "NIMA-AVA"),
-    Column("musiq-ava", "MUSIQ-AVA"),
-    Column(
-        STYLE_ENTROPY,
-        "Style entropy",
-        block=DIVERSITY,
-        note="bits: Shannon entropy of the styles recognised over all prompts and candidates of a seed, none being one; 0 = one for all",
-    ),
-    *_diversity("st_lpips", "ST-LPIPS", "mean perceptual distance between the candidates of a prompt"),
-    *_diversity("clip_distance", "CLIP distance", "mean of 1 - cosine between the candidates of a prompt"),
-    *_diversity("vendi", "Vendi", "effective number of different images among the candidates of a prompt"),
-    Column(
-        "vendi_texts",
-        "Vendi of texts",
-        block=DIVERSITY,
-        note="effective number of different texts among the candidates of a prompt, by n-grams; not comparable with Vendi of images",
-    ),
-    Column(
-        "self_bleu", "Self-BLEU", better="lower", block=DIVERSITY, digits=1, note="0 to 100: BLEU of a candidate's text against the others"
-    ),
-)
-# In the scores, but in no table: classes that cannot be averaged, parts of `fidelity`, and what says little.
-HIDDEN = frozenset({STYLE_SEEN, "closeness", "sharpness", "cleanness", "subject_in_text", "distinct_1", "distinct_2"})
-# No quality measures on pictures as small as the tiny world's.
-HIDDEN_IF_TINY = frozenset({"piqe", "entropy"})
+def heading_of(key: str) -> str:
+    """The heading of a column by its key, `metric` or `metric@condition`; the key itself where nobody registered the metric."""
+    return next((column.heading for column in known_columns() if column.key == key), key)
 
 
 def columns_of(per_image: Iterable[str], per_set: Iterable[str], is_tiny: bool, own_condition: str) -> list[Column]:
-    """The columns for the metrics that were scored, known ones first, then others as the register describes them.
+    """The columns for the metrics that were scored: registered ones first, then others by name.
 
     per_image, per_set: names of metrics with a value per image, and per set of candidates. Columns at shared noise belong to
     the refined prompts: `own_condition` says which condition the rows are.
     """
     per_image, per_set = set(per_image), set(per_set)
-    hidden = HIDDEN | (HIDDEN_IF_TINY if is_tiny else frozenset())
-    present = (per_image | per_set) - hidden
-    columns = [column for column in KNOWN if column.metric in present and (not column.condition or own_condition == "refined")]
-    known = {column.metric for column in KNOWN}
-    columns += [_registered(name, is_tiny, QUALITY) for name in sorted((per_image & present) - known)]
-    return columns + [_registered(name, is_tiny, DIVERSITY) for name in sorted((per_set & present) - known - per_image)]
+    registered = all_metrics()
+    present = {name for name in per_image | per_set if not (is_tiny and name in registered and _says_nothing(registered[name]))}
+    found = [c for c in known_columns(is_tiny) if c.metric in present and (not c.condition or own_condition == "refined")]
+    quality, diversity = ([column for column in found if column.block == block] for block in (QUALITY, DIVERSITY))
+    quality += [_unknown(name, QUALITY) for name in sorted(per_image - set(registered))]
+    return quality + diversity + [_unknown(name, DIVERSITY) for name in sorted(per_set - per_image - set(registered))]
 
 
-def _registered(name: str, is_tiny: bool, block: str) -> Column:
-    """The column of a metric as the register of metrics describes it; one that is not there keeps its name and has no direction."""
-    metric = all_metrics().get(name)
-    if metric is None:
-        return Column(name, name, better="", block=block, note="direction not declared: in no verdict" if block == QUALITY else "")
+def _says_nothing(metric: Metric) -> bool:
+    """Whether a metric that nobody need ask for is no quality measure on pictures as small as the tiny world's."""
+    return metric.always and metric.small_below > TINY_IMAGE_SIZE
+
+
+def _columns(metric: Metric, is_tiny: bool) -> list[Column]:
+    """The metric's column, and where it has one, that at shared noise."""
     size = TINY_IMAGE_SIZE if is_tiny else metric.small_below
     better = {True: "higher", False: "lower", None: ""}[metric.higher_is_better_at(size)]
-    block = QUALITY if metric.per == "pictures" else block
-    return Column(name, metric.title, better=better, block=block, note=metric.note_at(size))
+    note = metric.table_note_at(size)
+    own = Column(metric.name, metric.heading, better, metric.block, metric.digits, note=note)
+    if not metric.at_shared_noise:
+        return [own]
+    shared = f"{metric.heading}, shared noise"
+    return [own, Column(metric.name, shared, better, metric.block, metric.digits, SHARED_NOISE, note + _SHARED_NOTE)]
+
+
+def _unknown(name: str, block: str) -> Column:
+    """The column of a metric that nobody registered: it keeps its name and has no direction."""
+    return Column(name, name, better="", block=block, note="direction not declared: in no verdict" if block == QUALITY else "")

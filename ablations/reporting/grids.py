@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from ablations.figures.new_words import split_new_words
 from ablations.reporting.collect import FinishedCell, Section
 from ablations.reporting.layouts import LAYOUTS, Family, families
+from ablations.results.prompts_and_scores import PROMPTS, read_prompts
 
 # Pictures are embedded at most this large, in pixels: a page of a hundred stays below some megabytes.
 _LONGEST_SIDE, _QUALITY = 224, 84
@@ -85,8 +85,7 @@ def _grid(family: Family, seed: int) -> SideBySide:
 def _prompt_lines(cell: FinishedCell) -> Mapping[tuple[int, str], Sequence[dict]]:
     """The lines of prompts.jsonl by prompt and condition, candidates in order."""
     lines: dict[tuple[int, str], list[dict]] = {}
-    for text in (cell.folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
+    for line in read_prompts(cell.folder / PROMPTS):
         lines.setdefault((line["prompt_id"], line["condition"]), []).append(line)
     return {key: sorted(members, key=lambda line: line["candidate"]) for key, members in lines.items()}
 

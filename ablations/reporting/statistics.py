@@ -253,17 +253,3 @@ def average_equal_prompts(scores_SP: np.ndarray, prompts: Sequence[str]) -> tupl
         columns.setdefault(prompt, []).append(column)
     averaged = np.stack([scores_SP[:, group].mean(axis=1) for group in columns.values()], axis=1)
     return averaged, list(columns)
-
-
-def shannon_entropy_bits(classes: Sequence[int] | np.ndarray) -> float:
-    """Shannon entropy, in bits, of the shares of the classes seen: 0 (one class) to log2(number of classes).
-
-    The plug-in estimate, which is low by about (classes - 1) / (2 n ln 2) bits for n items: compare equal n only. Raises ValueError
-    for no item.
-    """
-    classes = np.asarray(classes)
-    if classes.size == 0:
-        raise ValueError("the entropy of no item is not defined")
-    counts = np.unique(classes, return_counts=True)[1]
-    shares = counts / counts.sum()
-    return float(-(shares * np.log2(shares)).sum()) + 0.0

@@ -11,22 +11,12 @@ import pandas as pd
 
 from ablations.metrics.base import NOT_AVAILABLE
 from ablations.reporting.collect import FinishedCell, Section
-from ablations.reporting.columns import DIVERSITY, QUALITY, SHARED_NOISE, STYLE_ENTROPY, Column, columns_of
+from ablations.reporting.columns import DIVERSITY, QUALITY, STYLE_ENTROPY, Column, columns_of
 from ablations.reporting.formats import ABSENT, sample_size
 from ablations.reporting.layouts import LAYOUTS, Family, Layout, families, held_fixed, is_full
 from ablations.reporting.statistics import MIN_SEEDS, RECOMMENDED_SEEDS, Difference, holm, paired_difference
+from ablations.results.conditions import all_conditions, in_tables, is_shared_noise
 
-CONDITION_TITLES = {
-    "coarse": "coarse prompt",
-    "plug_in": "coarse prompt, drawn with the trained E_T",
-    "refined": "refined prompt",
-    "refined_shared_noise": "refined prompt, shared image noise",
-    "rewrite": "rewritten prompt",
-    "control_step0": "control: refiner at step 0",
-    "control_t5_direct": "control: T5 reads the coarse prompt",
-    "control_shuffled": "control: E_T reads another prompt",
-    "fine": "fine prompt",
-}
 CONDITIONS_ID, CONDITIONS_PLOTS = "conditions", ("fidelity", "words_drawn", "subject_kept", "musiq-koniq", "musiq-ava")
 _ENTROPY_NOTE = "Style entropy is one value per seed: its interval is a paired t interval over seeds."
 _SEED_ONLY = "a value per seed: interval over seeds only"
@@ -158,7 +148,7 @@ def _ablation_table(section: Section, layout: Layout, family: Family, condition:
     columns = _columns(section, sources, condition)
     labels = {key: layout.label(key) for key in family.ordered_keys()}
     rows = _rows(labels, sources, layout.reference, columns)
-    what = CONDITION_TITLES[condition] + "s"
+    what = all_conditions()[condition].title + "s"
     return [
         ReportTable(
             slug=_slug(section, layout.id, condition, number),
@@ -180,8 +170,9 @@ def _condition_table(section: Section, cells: Mapping[int, FinishedCell], number
     """One arm: coarse, refined, rewritten and fine prompts and the controls, each against the refined prompts."""
     first = next(iter(cells.values()))
     present = {condition for cell in cells.values() for condition in cell.conditions}
-    ordered = [name for name in CONDITION_TITLES if name in present] + sorted(present - set(CONDITION_TITLES))
-    labels = {name: CONDITION_TITLES.get(name, name) for name in ordered}
+    titles = {condition.name: condition.title for condition in in_tables()}
+    ordered = [name for name in titles if name in present] + sorted(present - set(titles))
+    labels = {name: titles.get(name, name) for name in ordered}
     sources = {name: (cells, name) for name in ordered}
     columns = _columns(section, sources, "")
     rows = _rows(labels, sources, "refined", columns)
@@ -195,9 +186,14 @@ def _condition_table(section: Section, cells: Mapping[int, FinishedCell], number
         reference=labels.get("refined", "refined prompt"),
         columns=tuple(columns),
         rows=tuple(rows),
-        notes=tuple(_notes(rows, columns, "refined prompt")),
+        notes=(*_notes(rows, columns, "refined prompt"), *_condition_notes(ordered)),
         plots=CONDITIONS_PLOTS,
     )
+
+
+def _condition_notes(names: Sequence[str]) -> list[str]:
+    """What the conditions' own rows say of them."""
+    return [f"{condition.title}: {condition.note}" for condition in in_tables() if condition.note and condition.name in names]
 
 
 def table_of_rows(
@@ -277,7 +273,7 @@ def _entry(
 ) -> Entry | None:
     """A row's mean in one metric and its difference from the reference's; None where it was not scored."""
     scores = _scores(column, cells, condition)
-    if scores is None or (condition == SHARED_NOISE and column.block == QUALITY):  # shared noise is there for diversity alone
+    if scores is None or (is_shared_noise(condition) and column.block == QUALITY):  # shared noise is there for diversity alone
         return None
     entry = Entry(float(scores.to_numpy().mean()), *scores.shape)
     if len(scores) >= MIN_SEEDS:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ablations.reporting.collect import Section
-from ablations.reporting.columns import KNOWN, STYLE_ENTROPY, Column
+from ablations.reporting.columns import STYLE_ENTROPY, Column, heading_of
 from ablations.reporting.formats import figure, p_text, sample_size
 from ablations.reporting.statistics import MIN_SEEDS, holm
 from ablations.reporting.tables import CONDITIONS_ID, Entry, ReportTable, Row
@@ -163,7 +163,7 @@ def _finding(claim: Claim, row: Row | None, key: str, column: Column | None, nam
         return Finding(label, "not measured", "not run")
     entry = row.entries.get(name)
     if column is None or entry is None or entry.difference_mean is None:
-        heading = next((known.heading for known in KNOWN if known.key == name), name)
+        heading = heading_of(name)
         older = " (scores from before styles were kept: run the cells again with force=true)" if name == STYLE_ENTROPY else ""
         return Finding(label, "not measured", f"{heading} not measured{older}")
     words, size = f"{column.heading} {in_words(entry, column)}", _size(entry, row)

@@ -1,62 +1,34 @@
-"""prompts.jsonl and scores.parquet: the one writer and the one reader of each."""
+"""prompts.jsonl and scores.parquet: the one writer and the one reader of each. Loads pandas and Pillow where they are needed alone.
+
+prompts.jsonl has a JSON object a line, one for each picture: PROMPT_FIELDS. scores.parquet is a long table, a row for each value:
+prompt_id, condition, candidate (-1: of all candidates together), metric, value, image_seed, image. A comparison's files have other fields
+beside those; they are written and read by the same functions.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
+from ablations.results.conditions import all_conditions
+from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.files import whole_file, write_atomically
 
-from ablations.runtime.errors import UserError
-
-
-def prompt_line(drawing: Drawing) -> dict:
-    fields = asdict(drawing) | {"refined": drawing.text, "image": drawing.image}
-    names = (
-        "prompt_id",
-        "condition",
-        "candidate",
-        "coarse",
-        "refined",
-        "prompt_seed",
-        "image_seed",
-        "num_new_tokens",
-        "truncated",
-        "image",
-    )
-    return {name: fields[name] for name in names}
-
-
-def read_scores(arm: Path):
-    """The scores of an arm's finished seeds as one table, with the columns `seed` and `coarse` (the coarse prompt's text).
-
-    Raises UserError where the folder holds no finished seed.
-    """
+if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-    from ablations.results.run_folder import read_run
-
-    parts, origins = [], set()
-    for folder in sorted(arm.glob("seed-*")):
-        run = read_run(folder)
-        if run is None or run["status"] != "finished" or not (folder / "scores.parquet").exists():
-            continue
-        origins.add(json.dumps(run["digests"], sort_keys=True))
-        texts = (
-            pd.read_json(folder / "prompts.jsonl", lines=True, dtype=False).drop_duplicates("prompt_id").set_index("prompt_id")["coarse"]
-        )
-        scores = pd.read_parquet(folder / "scores.parquet")
-        parts.append(scores.assign(seed=run["seed"], coarse=scores.prompt_id.map(texts)))
-    if not parts:
-        raise UserError(f"{arm} holds no finished seed with scores: run cells first, then give OUTPUT_DIR/ARM")
-    if len(origins) > 1:
-        raise UserError(f"the seeds in {arm} were made from different data or weights: run them again with force=true")
-    return pd.concat(parts, ignore_index=True)
-
-
-PLUG_IN = "plug_in"
+PROMPTS, SCORES = "prompts.jsonl", "scores.parquet"
+# What each field of a line holds.
+PROMPT_FIELDS: dict[str, type] = {
+    **{"prompt_id": int, "condition": str, "candidate": int, "coarse": str, "refined": str, "prompt_seed": int, "image_seed": int},
+    **{"num_new_tokens": int, "truncated": bool, "image": str},
+}
+# What a row of scores is of, and what it is.
+SCORE_COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value")
 
 
 @dataclass(frozen=True)
@@ -82,13 +54,101 @@ class Drawing:
         return f"images/{self.prompt_id:04d}-{self.condition}-{self.candidate}.png"
 
 
+def prompt_line(drawing: Drawing) -> dict[str, Any]:
+    """The drawing as a line of prompts.jsonl."""
+    fields = asdict(drawing) | {"refined": drawing.text, "image": drawing.image}
+    return {name: fields[name] for name in PROMPT_FIELDS}
+
+
+def write_prompts(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write lines as JSON, whole or not at all. Raises RunFolderError where the file cannot be written."""
+    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_prompts(path: Path, fields: Iterable[str] = PROMPT_FIELDS) -> list[dict[str, Any]]:
+    """The lines of a prompts.jsonl, in order, each with at least `fields`.
+
+    Raises UserError, naming file and line, for a file that is not there or cannot be read, a torn line, and a field that is missing or of
+    another type.
+    """
+    try:
+        # Not splitlines(): JSON leaves line separators of Unicode within a text as they are.
+        texts = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)})") from error
+    wanted = tuple(fields)
+    return [_line(path, number, text, wanted) for number, text in enumerate(texts, start=1) if text.strip()]
+
+
+def _line(path: Path, number: int, text: str, fields: Sequence[str]) -> dict[str, Any]:
+    where = f"{path}, line {number}"
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is torn or no JSON ({one_line(error)})") from error
+    if not isinstance(line, dict):
+        raise UserError(f"{where} is no JSON object")
+    for name in fields:
+        if name not in line:
+            raise UserError(f"{where} has no {name!r}")
+        if type(line[name]) is not PROMPT_FIELDS[name]:
+            raise UserError(f"{where}: {name!r} is no {PROMPT_FIELDS[name].__name__}: {line[name]!r:.60}")
+    return line
+
+
 def read_drawings(prompts_jsonl: Path) -> tuple[list[Drawing], np.ndarray]:
-    """The drawings of a finished cell and their pictures, as `plan_drawings` and `draw` gave them."""
-    with open(prompts_jsonl, encoding="utf-8") as stream:
-        lines = [json.loads(line) for line in stream]
+    """The drawings of a finished cell and their pictures, as `plan_drawings` and `draw` gave them. Raises as `read_prompts` does."""
+    import numpy as np
+    from PIL import Image
+
+    lines = [{name: line[name] for name in PROMPT_FIELDS} for line in read_prompts(prompts_jsonl)]
     pictures = []
     for line in lines:
         with Image.open(prompts_jsonl.parent / line.pop("image")) as image:
             pictures.append(np.asarray(image.convert("RGB")))
-    drawings = [Drawing(text=line.pop("refined"), by_trained_encoder=line["condition"] == PLUG_IN, **line) for line in lines]
+    trained = {name for name, condition in all_conditions().items() if condition.by_trained_encoder}
+    drawings = [Drawing(text=line.pop("refined"), by_trained_encoder=line["condition"] in trained, **line) for line in lines]
     return drawings, np.stack(pictures)
+
+
+def write_scores(path: Path, table: pd.DataFrame) -> None:
+    """Write scores as parquet, whole or not at all.
+
+    Raises UserError where a value is not finite: such a value is a failure and must not be averaged. RunFolderError where the file
+    cannot be written.
+    """
+    _require_finite(path, table)
+    with whole_file(path) as aside:
+        table.to_parquet(aside, index=False)
+
+
+def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
+    """The rows of a scores.parquet, with `columns` alone.
+
+    Raises UserError for a file that is not there, cannot be read, is empty or lacks a column, and where a value is not finite, naming the
+    file, and the prompt and metric of the first such value.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing")
+    try:
+        scores = pd.read_parquet(path, columns=list(columns))
+    except Exception as error:  # pyarrow fails to read a torn file in many ways
+        raise UserError(f"{path} cannot be read ({one_line(error)[:160]})") from error
+    if scores.empty:
+        raise UserError(f"{path} is empty")
+    _require_finite(path, scores)
+    return scores
+
+
+def _require_finite(path: Path, table: pd.DataFrame) -> None:
+    import numpy as np
+
+    bad = np.flatnonzero(~np.isfinite(table.value.to_numpy(dtype=np.float64)))
+    if bad.size:
+        first = table.iloc[bad[0]]
+        where = f"{first['metric']} of prompt {first['prompt_id']}" + (f", {first['condition']}" if "condition" in table else "")
+        raise UserError(f"{bad.size} of {len(table)} values in {path} are not finite, the first is {where}")

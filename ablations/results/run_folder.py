@@ -17,6 +17,7 @@ from typing import Any
 
 from ablations.config import KEYS, Config, arm_name, show, to_flat_dict, train_id
 from ablations.results.locks import FolderLock
+from ablations.results.prompts_and_scores import PROMPTS, SCORES
 from ablations.results.provenance import code_revision, library_versions
 from ablations.runtime.errors import RunFolderError, UserError, one_line
 from ablations.runtime.files import PARTIAL, write_json
@@ -58,8 +59,8 @@ class RunFolder:
         self.training_path = Path(config.output_dir) / "trainings" / self.train_id / f"seed-{self.seed}"
         self.checkpoints = self.training_path / "checkpoints"
         self.run_json = self.path / "run.json"
-        self.prompts = self.path / "prompts.jsonl"
-        self.scores = self.path / "scores.parquet"
+        self.prompts = self.path / PROMPTS
+        self.scores = self.path / SCORES
         self.images = self.path / "images"
         self.diversity_grid = self.path / "diversity_grid.png"
         self.metrics_csv = self.path / "metrics.csv"

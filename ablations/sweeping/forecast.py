@@ -10,13 +10,14 @@ import json
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ablations.config import KEYS, Config, to_flat_dict
+from ablations.results.conditions import ADAPTER, REFINING, REWRITING, TRAINING, conditions_of
 from ablations.results.provenance import library_versions
 from ablations.results.run_folder import cache_folder, read_run
 from ablations.runtime.files import write_json
@@ -115,29 +116,33 @@ def picture_groups(config: Config) -> dict[tuple, int]:
         return {}
     drawn = (config.seed, config.profile, config.backbones, config.data.source, e.num_prompts, e.num_candidates, e.coarse_length)
     drawn = (*drawn, e.steps, e.guidance_scale, e.batch_size)
-    trained = tuple(sorted((name, value) for name, value in to_flat_dict(config).items() if KEYS[name].option.kind == "train"))
+    parts = _parts(config)
+    groups: dict[tuple, int] = {}
+    for condition in conditions_of(e):
+        kind = (condition.same_as or condition.name, condition.by_trained_encoder, condition.shared_noise)
+        # Where noise is shared, the first candidate's is its own, and its picture is there already.
+        count = n - e.num_prompts if condition.shared_noise else n
+        groups[(*kind, *(parts[part] for part in condition.depends_on))] = count
+    return {(*drawn, *group): count for group, count in groups.items()}
+
+
+def _parts(config: Config) -> dict[str, Hashable]:
+    """What the texts of conditions may follow from, equal where it is: see `Condition.depends_on`."""
+    e = config.eval
     rewriting = ("rewrite", e.max_new_tokens, e.top_p, e.top_k)
     refining = rewriting if e.mode == "rewrite" else (e.mode, config.prompt_len, e.extend_by, e.rounds, e.top_p, e.top_k)
-    groups = {("coarse",): n, ("fine",): n, ("written", trained, refining): n}
-    if e.plug_in:
-        groups["plug_in", trained] = n
-    if e.num_candidates > 1:
-        groups["shared noise", trained, refining] = n - e.num_prompts  # the first candidate's noise is its own
-    if e.rewrite_too:
-        groups["written", trained, rewriting] = n
-    if e.controls:
-        groups |= {("step 0", config.adapter, refining): n, ("T5 alone", refining): n, ("shuffled", trained, refining): n}
-    return {(*drawn, *group): count for group, count in groups.items()}
+    trained = tuple(sorted((name, value) for name, value in to_flat_dict(config).items() if KEYS[name].option.kind == "train"))
+    return {TRAINING: trained, ADAPTER: config.adapter, REFINING: refining, REWRITING: rewriting}
 
 
 def refined_tokens(config: Config) -> int:
     """Decoder steps of a cell's refining: for each candidate and condition the tokens of a prompt, over all rounds, and one more."""
     e = config.eval
-    extending = e.rounds * (config.prompt_len + 1)
     rewriting = e.max_new_tokens + 1
-    own = rewriting if e.mode == "rewrite" else extending
-    conditions = own * (1 + 3 * e.controls) + (rewriting if e.rewrite_too and e.mode != "rewrite" else 0)
-    return e.num_candidates * conditions if e.num_prompts else 0
+    tokens = {REFINING: rewriting if e.mode == "rewrite" else e.rounds * (config.prompt_len + 1), REWRITING: rewriting}
+    writing = [condition for condition in conditions_of(e) if condition.samples]
+    each = sum(tokens.get(part, 0) for condition in writing for part in condition.depends_on)
+    return e.num_candidates * each if e.num_prompts else 0
 
 
 def forecast_cells(

@@ -5,7 +5,6 @@ Reads run.json, scores.parquet, prompts.jsonl and images through the report's re
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ablations.figures.new_words import split_new_words
+from ablations.results.prompts_and_scores import PROMPTS, SCORES, read_prompts
 from ablations.runtime.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class RunBrowser:
         shown, left_out = [], []
         with self._lock:
             for folder in folders:
-                stamp = tuple(_stamp(folder / name) for name in ("run.json", "scores.parquet", "prompts.jsonl"))
+                stamp = tuple(_stamp(folder / name) for name in ("run.json", SCORES, PROMPTS))
                 if self._kept.get(folder, (None,))[0] != stamp:
                     read = _read_run(folder, self.output_dir)
                     if not isinstance(read, _Shown):
@@ -198,8 +198,7 @@ def _read_run(folder: Path, output_dir: Path) -> _Shown | LeftOut:
 def _read_lines(folder: Path) -> dict[tuple[int, str], dict[str, list[dict]]]:
     """The prompts with pictures of both conditions that a grid has."""
     found: dict[tuple[int, str], dict[str, list[dict]]] = {}
-    for text in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
+    for line in read_prompts(folder / PROMPTS):
         if line["condition"] in ("coarse", "refined"):
             line = {name: line[name] for name in ("prompt_id", "condition", "candidate", "coarse", "refined", "image")}
             found.setdefault((line["prompt_id"], line["coarse"]), {}).setdefault(line["condition"], []).append(line)

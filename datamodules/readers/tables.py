@@ -1,12 +1,12 @@
-"""Coarse-fine prompts in CSV tables, whose layout the header tells:
+"""CSV tables, in every layout in which coarse-fine prompt data is found, told by the header:
 
 1. the authors' image table: `prompt,step,seed,height,width,cfg,sampler,image_name,image_path`; coarse prompts are cut from
    the fine ones;
 2. that table with `coarse-grained prompt` (a list of three `{"prompt": ...}`) and `fine-grained prompt`;
 3. plain `coarse,fine,image`.
 
-Other columns are kept as metadata. A damaged row costs itself and nothing after it. Folders, and parquet files, are read by
-`datamodules.readers.folders`, with the same records and the same reasons.
+Other columns are kept as metadata. A damaged row costs itself and nothing after it. The readers of other sources give the same records
+and the same reasons.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from datamodules.readers.coarse_prompts import CoarsePromptCutter
 from datamodules.readers.record_parser import COARSE_LIST_COLUMN, Columns, ImageFinder, ReadTable, RecordParser
+from datamodules.readers.register import Reader, Source, register
 from datamodules.records import BadRecord, CFPRecord
 
 # The layouts of a table; the first whose columns are all there is taken.
@@ -124,3 +125,10 @@ def parse_csv_row(row: CSVRow, header: list[str], parser: RecordParser, first_id
         reason = "short_row" if len(row.fields) < len(header) else "long_row"
         return BadRecord(row_id, row.line, reason, f"{len(row.fields)} fields, not {len(header)}")
     return parser.parse(row_id, row.line, dict(zip(header, row.fields, strict=True)))
+
+
+def _read(source: Source) -> ReadTable:
+    return read_table(source.path, source.images, source.count_tokens, source.clean)
+
+
+register(Reader("table", lambda path: path.is_file() and path.suffix.lower() != ".parquet", _read, file="CSV", order=100))

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from ablations.cell.cell import run_cell
-from ablations.cell.refining.refine import CONTROLS
 from ablations.config import parse
+from ablations.results.conditions import controls
 from ablations.results.run_folder import RunFolder
 from ablations.results.scores import COLUMNS
 from ablations.runtime.stopping import StopRequest
 
+CONTROLS = controls()
 SMALL = {
     **{
         "data.num_train": 48,

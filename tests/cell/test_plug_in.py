@@ -9,12 +9,14 @@ import torch
 from ablations.cell.drawing import pictures as drawing
 from ablations.cell.drawing.pictures import draw_pictures
 from ablations.cell.loading.module import build_module
-from ablations.cell.refining.refine import CONTROLS, plan_drawings
+from ablations.cell.refining.refine import plan_drawings
 from ablations.config import arm_name, from_flat_dict, parse, to_flat_dict, train_id
-from ablations.results.prompts_and_scores import PLUG_IN, Drawing
+from ablations.results.conditions import controls
+from ablations.results.prompts_and_scores import Drawing
 from datamodules.records import EvalPrompt
 from helpers.trained_runs import nudge
 
+PLUG_IN, CONTROLS = "plug_in", controls()
 SETTINGS = ["eval.num_candidates=2", "eval.steps=2", "eval.batch_size=4", "eval.controls=false", "eval.rewrite_too=false"]
 CONFIG = parse(["backbones.init=random", *SETTINGS])
 PROMPTS = [EvalPrompt(3, "a cat", "a cat, oil painting", None), EvalPrompt(5, "a red boat", "a red boat, 8k", None)]

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from ablations.baselines.base import AnswerStore, Asked, Written
-from ablations.baselines.catalogue import EMBEDDED, HUB_MODELS, METHODS
+from ablations.baselines.catalogue import HUB_MODELS
 from ablations.baselines.given import GivenPrompt
 from ablations.baselines.hub import HubBaseline
 from ablations.baselines.modifiers import FrequentModifiers, count_modifiers, modifiers_of
 from ablations.baselines.refiner import TrainedRefiner, load_refiner
+from ablations.baselines.register import all_methods
 from ablations.config import parse
 from ablations.runtime.errors import UserError
 from helpers.language_models import save_gpt2, save_t5
@@ -253,6 +254,8 @@ def test_a_model_that_cannot_be_had_is_one_line_that_names_it_and_the_remedy(mod
 
 
 def test_every_method_of_the_catalogue_has_its_place():
-    assert set(EMBEDDED) | set(HUB_MODELS) == set(METHODS) and len(METHODS) == len(set(METHODS))
-    assert METHODS[0] == "coarse" and METHODS[-1] == "fine"
+    methods = all_methods()
+    assert [name for name, method in methods.items() if method.needs_download] == list(HUB_MODELS)
+    assert [name for name, method in methods.items() if method.reads_data] == ["most_frequent", "frequent_drawn"]
+    assert next(iter(methods)) == "coarse" and list(methods)[-3:] == ["refiner", "refiner_rewrite", "fine"]
     assert np.unique([model.source for model in HUB_MODELS.values()]).size == len(HUB_MODELS)

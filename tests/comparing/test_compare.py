@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ablations import compare
-from ablations.baselines.catalogue import METHODS
+from ablations.baselines.register import all_methods
 from ablations.cell.drawing import pictures as drawing
 from ablations.cell.refining.keys import image_seed
 from ablations.comparing import plan
@@ -31,6 +31,7 @@ from helpers.trained_runs import make_run
 
 SEEDS, PROMPTS, CANDIDATES = (0, 1, 2), 2, 2
 CHAT = "gpt-test"
+METHODS = list(all_methods())
 ORDER = [*METHODS[:-3], f"chat-{CHAT}", *METHODS[-3:]]
 
 

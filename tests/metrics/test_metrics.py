@@ -15,6 +15,7 @@ from ablations.metrics import clip_score as clip
 from ablations.metrics import diversity, image_quality
 from ablations.metrics.base import Metric, MetricError
 from ablations.metrics.register import all_metrics, metric_named, register
+from ablations.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_register_lists_every_metric_with_what_tables_need():
         assert metric.higher_is_better in (True, False, None)
     with pytest.raises(ValueError, match="nearest is 'st_lpips'"):
         metric_named("stlpips")
-    with pytest.raises(AssertionError, match="two different metrics"):
+    with pytest.raises(UserError, match="two different metrics are called 'piqe': give the one of your plug-in another name"):
         register(Metric("piqe", "another", "image", True, (0, 1), ("images",), "none"))
 
 

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 from ablations.cell.scoring.tiny_world import STYLE_SEEN
+from ablations.metrics.oracles import shannon_entropy_bits
 from ablations.reporting import columns, verdicts
 from ablations.reporting.assembly import Report, assemble
 from ablations.reporting.collect import collect
 from ablations.reporting.layouts import differing
-from ablations.reporting.statistics import holm, paired_difference, shannon_entropy_bits
+from ablations.reporting.statistics import holm, paired_difference
 from ablations.runtime.errors import UserError
 from helpers.synthetic_runs import ALL_SEEDS, FAILURE, every_arm, write_arms, write_cell
 
@@ -133,7 +134,7 @@ def test_directions_are_those_of_the_metrics_own_register():
 
     words = {True: "higher", False: "lower", None: ""}
     registered = all_metrics()
-    compared = [column for column in columns.KNOWN if column.metric in registered]
+    compared = [column for column in columns.known_columns() if column.metric in registered]
     assert len(compared) >= 5
     assert all(column.better == words[registered[column.metric].higher_is_better] for column in compared)
     assert columns.STYLE_SEEN == STYLE_SEEN
@@ -251,9 +252,12 @@ def test_scores_that_are_missing_or_not_finite_leave_the_cell_out_instead_of_bei
     scores.to_parquet(broken.scores)
     write_cell(tmp_path, {}, 4, num_prompts=3, pictures=False).scores.unlink()
     write_cell(tmp_path, {}, 5, num_prompts=3, pictures=False).scores.write_bytes(b"torn")
+    torn = write_cell(tmp_path, {}, 6, num_prompts=3, pictures=False).prompts
+    torn.write_text(torn.read_text()[:-30])
     collection = collect(tmp_path)
     reasons = [item.reason for item in collection.left_out]
-    assert "1 of" in reasons[0] and "not finite" in reasons[0]
+    assert "seed-6/prompts.jsonl, line 72 is torn" in reasons[3]
+    assert "1 of" and "not finite" in reasons[0]
     assert "scores.parquet is missing" in reasons[1] and all("force=true" in reason for reason in reasons)
     assert [cell.seed for cell in collection.sections[0].cells] == [0, 1, 2]
 
@@ -322,7 +326,7 @@ def test_one_comparison_among_many_that_goes_the_other_way_by_chance_contradicts
 def test_every_claim_names_a_table_that_exists_and_columns_that_are_known():
     from ablations.reporting.layouts import LAYOUTS
 
-    known = {column.key for column in columns.KNOWN}
+    known = {column.key for column in columns.known_columns()}
     claims = verdicts.load_claims()
     assert [claim.id for claim in claims] == ["l_mse", "l_clip", "l_text", "feature", "afe", "length_6", "refiner"]
     assert {claim.table for claim in claims} <= {"conditions", *(layout.id for layout in LAYOUTS)}

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from ablations import check_statistics
+from ablations.metrics.oracles import shannon_entropy_bits
 from ablations.reporting import statistics_check
-from ablations.reporting.statistics import Difference, average_equal_prompts, holm, mean_intervals, paired_difference, shannon_entropy_bits
+from ablations.reporting.statistics import Difference, average_equal_prompts, holm, mean_intervals, paired_difference
 
 
 def test_one_seed_is_a_t_interval_over_prompts_and_says_so():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from PIL import Image
 from ablations.cell.drawing.picture_store import PictureStore
 from ablations.cell.drawing.pictures import draw_pictures
 from ablations.cell.work import Work
-from ablations.results.prompts_and_scores import Drawing, prompt_line
-from ablations.runtime.files import whole_file, write_atomically
+from ablations.results.prompts_and_scores import Drawing, prompt_line, write_prompts
+from ablations.runtime.files import whole_file
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
@@ -33,7 +32,7 @@ def draw(work: Work, module: PromptRefinerModule, drawings: Sequence[Drawing], s
             store,
         )
         save_pictures(work.folder.path, drawings, images_NHWC)
-    write_atomically(work.folder.prompts, "".join(json.dumps(prompt_line(d), ensure_ascii=False) + "\n" for d in drawings))
+    write_prompts(work.folder.prompts, [prompt_line(drawing) for drawing in drawings])
     return images_NHWC
 
 

@@ -1,13 +1,6 @@
 """The third stage: every evaluation prompt is refined, and every picture planned that is to be drawn and scored.
 
-Conditions: `coarse` and `fine` (the prompts as they are), `refined` (the arm's own way of refining), `refined_shared_noise`
-(its candidates drawn from one image noise, so that what differs comes from the text), `rewrite` (strategy 2 beside
-strategy 1) and the controls, which should not help: `control_step0` (the refiner before its first step),
-`control_t5_direct` (T5 reads the coarse text itself), `control_shuffled` (E_T reads another prompt than the user's).
-
-`plug_in` is the encoder's other use: the coarse prompt drawn with the trained E_T in place of Stable Diffusion's own text
-encoder, outright as in the paper, so that the empty prompt of guidance is read by the trained one too. Every other picture is
-drawn with the original encoder. At step 0 the two are the same: the control of `plug_in` is `coarse` itself.
+What the conditions are stands in `ablations.results.conditions`; here each is asked to write, candidate by candidate.
 
 All draws are keyed: candidate c of prompt p samples its tokens from f(seed, p, c) and its picture from the image noise
 f(seed, p, c), which is the same for every condition. So conditions, and arms at one seed, are paired picture by picture.
@@ -15,17 +8,19 @@ f(seed, p, c), which is the same for every condition. So conditions, and arms at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.work import Work
 from ablations.config import EvalConfig
-from ablations.results.prompts_and_scores import PLUG_IN, Drawing
+from ablations.results.conditions import Condition, conditions_of
+from ablations.results.prompts_and_scores import Drawing
+from ablations.runtime.errors import UserError
 from datamodules.records import EvalPrompt
 from lightning_modules.prompt_refiner import PromptRefinerModule
 from lightning_modules.settings import Refinement, RefineSettings
-
-CONTROLS = ("control_step0", "control_t5_direct", "control_shuffled")
 
 
 def refine_settings(prompt_len: int, config: EvalConfig, mode: str | None = None) -> RefineSettings:
@@ -49,6 +44,67 @@ def shuffled_prompts(coarse: Sequence[str]) -> list[str] | None:
     return [next(other for other in twice[i + 1 :] if other != text) for i, text in enumerate(coarse)]
 
 
+@dataclass(frozen=True)
+class _Evaluation:
+    """What all rounds of a cell share. `make_untrained` gives the refiner at step 0, and is called at most once."""
+
+    module: PromptRefinerModule
+    make_untrained: Callable[[], PromptRefinerModule]
+    prompts: Sequence[EvalPrompt]
+    settings: RefineSettings
+    rewriting: RefineSettings
+
+    @cached_property
+    def untrained(self) -> PromptRefinerModule:
+        return self.make_untrained()
+
+    @cached_property
+    def coarse(self) -> list[str]:
+        return [prompt.coarse_prompt for prompt in self.prompts]
+
+    @cached_property
+    def shuffled(self) -> list[str] | None:
+        return shuffled_prompts(self.coarse)
+
+
+@dataclass(frozen=True)
+class CandidateRound:
+    """One candidate of every prompt, as the conditions see it: see `conditions.Round`."""
+
+    shared: _Evaluation
+    candidate: int
+    seeds: list[tuple[int, ...]]
+    written: dict[str, Sequence[Refinement]] = field(default_factory=dict)
+
+    @property
+    def module(self) -> PromptRefinerModule:
+        return self.shared.module
+
+    @property
+    def untrained(self) -> PromptRefinerModule:
+        return self.shared.untrained
+
+    @property
+    def coarse(self) -> list[str]:
+        return self.shared.coarse
+
+    @property
+    def fine(self) -> list[str]:
+        return [prompt.fine_prompt for prompt in self.shared.prompts]
+
+    @property
+    def shuffled(self) -> list[str] | None:
+        return self.shared.shuffled
+
+    @property
+    def settings(self) -> RefineSettings:
+        return self.shared.settings
+
+    @property
+    def rewriting(self) -> RefineSettings:
+        return self.shared.rewriting
+
+
 def plan_drawings(
     module: PromptRefinerModule,
     untrained: Callable[[], PromptRefinerModule],
@@ -57,40 +113,20 @@ def plan_drawings(
     config: EvalConfig,
     seed: int,
 ) -> list[Drawing]:
-    """Refine every prompt under every condition. `untrained` gives the same refiner at step 0 (called only for controls)."""
-    coarse = [prompt.coarse_prompt for prompt in prompts]
-    settings = refine_settings(prompt_len, config)
-    if config.controls:
-        step0 = untrained()
-        shuffled = shuffled_prompts(coarse)
+    """Refine every prompt under every condition. `untrained` gives the same refiner at step 0 (called only where a condition asks)."""
+    settings, rewriting = (refine_settings(prompt_len, config, mode) for mode in (None, "rewrite"))
+    shared = _Evaluation(module, untrained, prompts, settings, rewriting)
     drawings: list[Drawing] = []
     for candidate in range(config.num_candidates):
         keys = [prompt_seed(seed, prompt.prompt_id, candidate) for prompt in prompts]
-        seeds = [(key,) for key in keys]
-        refined = module.refine(coarse, seeds, settings)
-        written: dict[str, list[Refinement]] = {
-            "coarse": [Refinement(text, 0, False) for text in coarse],
-            "fine": [Refinement(prompt.fine_prompt, 0, False) for prompt in prompts],
-            "refined": refined,
-        }
-        if config.plug_in:
-            written[PLUG_IN] = written["coarse"]
-        if config.num_candidates > 1:
-            written["refined_shared_noise"] = refined
-        if config.rewrite_too and config.mode != "rewrite":
-            written["rewrite"] = module.refine(coarse, seeds, refine_settings(prompt_len, config, "rewrite"))
-        if config.controls:
-            written["control_step0"] = step0.refine(coarse, seeds, settings)
-            written["control_t5_direct"] = module.refine_by_decoder_alone(coarse, seeds, settings)
-            if shuffled is not None:
-                written["control_shuffled"] = module.refine(coarse, seeds, settings, read_instead=shuffled)
+        written = _written(CandidateRound(shared, candidate, [(key,) for key in keys]), conditions_of(config))
         for condition, refinements in written.items():
-            noise_candidate = 0 if condition == "refined_shared_noise" else candidate
+            noise_candidate = 0 if condition.shared_noise else candidate
             for prompt, key, refinement in zip(prompts, keys, refinements, strict=True):
                 drawings.append(
                     Drawing(
                         prompt_id=prompt.prompt_id,
-                        condition=condition,
+                        condition=condition.name,
                         candidate=candidate,
                         coarse=prompt.coarse_prompt,
                         text=refinement.text,
@@ -98,7 +134,7 @@ def plan_drawings(
                         image_seed=image_seed(seed, prompt.prompt_id, noise_candidate),
                         num_new_tokens=refinement.num_new_tokens,
                         truncated=refinement.truncated,
-                        by_trained_encoder=condition == PLUG_IN,
+                        by_trained_encoder=condition.by_trained_encoder,
                     )
                 )
     return drawings
@@ -115,3 +151,16 @@ def refine(
         drawings = plan_drawings(module, at_step_0, prompts, config.prompt_len, config.eval, config.seed)
     work.stop.check("refining")
     return drawings
+
+
+def _written(one: CandidateRound, conditions: Sequence[Condition]) -> Mapping[Condition, Sequence[Refinement]]:
+    """What each condition writes of a round. Raises UserError where it is not a refinement for each prompt."""
+    found: dict[Condition, Sequence[Refinement]] = {}
+    for condition in conditions:
+        refinements = condition.write(one)
+        if refinements is None:
+            continue
+        if len(refinements) != len(one.coarse) or not all(isinstance(refinement, Refinement) for refinement in refinements):
+            raise UserError(f"condition {condition.name} must write a Refinement for each of the {len(one.coarse)} prompts")
+        one.written[condition.name] = found[condition] = refinements
+    return found

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.metrics import diversity
+from ablations.results.conditions import all_conditions
+from ablations.results.prompts_and_scores import Drawing
 from ablations.results.scores import Score
 
-# Conditions whose candidates are compared with one another. The coarse prompt redrawn is the floor: what image noise alone does.
-DIVERSITY_CONDITIONS = ("coarse", "plug_in", "refined", "refined_shared_noise", "rewrite")
+
+def sets_of_candidates(drawings: Sequence[Drawing]) -> dict[tuple[int, str], list[int]]:
+    """The positions of the candidates of each prompt in each condition whose candidates are compared with one another, two or more.
+
+    The coarse prompt redrawn is the floor: what image noise alone does.
+    """
+    compared = {name for name, condition in all_conditions().items() if condition.compared}
+    groups: dict[tuple[int, str], list[int]] = {}
+    for i, drawing in enumerate(drawings):
+        if drawing.condition in compared:
+            groups.setdefault((drawing.prompt_id, drawing.condition), []).append(i)
+    return {group: members for group, members in groups.items() if len(members) > 1}
 
 
 def diversity_scores(pictures: Pictures, embeddings: np.ndarray, store: ScoreStore) -> list[Score]:
     """Scores of every set of two candidates or more. `embeddings` (N, E) are the pictures' unit vectors in the joint space."""
     drawings, images, keys = pictures.drawings, pictures.images, pictures.keys
-    groups: dict[tuple[int, str], list[int]] = {}
-    for i, drawing in enumerate(drawings):
-        if drawing.condition in DIVERSITY_CONDITIONS:
-            groups.setdefault((drawing.prompt_id, drawing.condition), []).append(i)
-    groups = {group: members for group, members in groups.items() if len(members) > 1}
+    groups = sets_of_candidates(drawings)
     if not groups:
         return []
     sets = list(groups.values())

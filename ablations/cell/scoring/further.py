@@ -1,4 +1,4 @@
-"""The metrics that `eval.metrics` asks for beyond those of every cell."""
+"""The metrics beyond those that every cell scores by itself: what `eval.metrics` asks for, and what plug-ins have scored in every cell."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
+from ablations.cell.scoring.candidates import sets_of_candidates
 from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.config import Config
 from ablations.metrics.base import Metric, MetricError
-from ablations.metrics.register import Required, require
+from ablations.metrics.register import Required, always_by_pictures, require
 from ablations.metrics.weights import weights_folder
 from ablations.results.made_by import full_batches
 from ablations.results.scores import Score
 from ablations.runtime.errors import UserError
 
+# What a `Scorer` computes by itself, without being asked.
+BY_EVERY_CELL = ("piqe", "entropy")
+
 
 @dataclass(frozen=True)
 class FurtherMetrics:
-    """The metrics that eval.metrics asks for: what `metrics.base.require` gave, eval.missing_metrics, and where weights lie."""
+    """The metrics beyond a cell's own: what `metrics.base.require` gave, eval.missing_metrics, and where weights lie."""
 
     required: Required
     missing: str = "error"
@@ -29,11 +33,14 @@ class FurtherMetrics:
 
 
 def further_metrics(config: Config) -> FurtherMetrics | None:
-    """What eval.metrics asks for, if anything. Raises UserError where some cannot be computed and are not to be skipped."""
-    if not config.eval.metrics:
+    """What eval.metrics asks for and plug-ins add to every cell, if anything. Raises UserError where some cannot be computed and are not
+    to be skipped."""
+    names = config.eval.metrics.split(",") if config.eval.metrics else []
+    names += [name for name in always_by_pictures() if name not in BY_EVERY_CELL]
+    if not names:
         return None
     folder = weights_folder(config.eval.metrics_dir)
-    required = require(config.eval.metrics.split(","), config.eval.missing_metrics, folder, config.data.image_size)
+    required = require(names, config.eval.missing_metrics, folder, config.data.image_size)
     return FurtherMetrics(required, config.eval.missing_metrics, folder)
 
 
@@ -76,6 +83,12 @@ def _scores_of(metric: Metric, folder: Path | None, pictures: Pictures, store: S
         return np.concatenate([metric.compute(part, device=device, folder=folder)[:count] for part, count in batches])
 
     values = store.remember(metric.key(folder), pictures.keys, compute)
+    if metric.per == "candidates":
+        assert metric.together is not None
+        return [
+            Score.of_set(prompt_id, condition, metric.name, metric.together(values[members]))
+            for (prompt_id, condition), members in sets_of_candidates(pictures.drawings).items()
+        ]
     if metric.together is None:
         return [Score.of_picture(d, metric.name, v) for d, v in zip(pictures.drawings, values[:, 0], strict=True)]
     conditions = np.array([drawing.condition for drawing in pictures.drawings])

@@ -11,8 +11,7 @@ from ablations.cell.scoring.score_store import ScoreStore
 from ablations.cell.scoring.scorer import CellScores, Scorer, sentences_for
 from ablations.cell.work import Work
 from ablations.metrics.base import NOT_AVAILABLE
-from ablations.results.prompts_and_scores import Drawing
-from ablations.runtime.files import whole_file
+from ablations.results.prompts_and_scores import Drawing, write_scores
 from datamodules.records import EvalPrompt
 from lightning_modules.backbones.backbones import Backbones
 
@@ -46,6 +45,5 @@ def score(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: S
     """All scores of a cell, which go to scores.parquet. Raises as `Scorer.score` does."""
     with work.timings.stage("scoring"):
         scores = scorer.score(prompts, drawings, images_NHWC)
-    with whole_file(work.folder.scores) as aside:
-        scores.table.to_parquet(aside, index=False)
+    write_scores(work.folder.scores, scores.table)
     return scores

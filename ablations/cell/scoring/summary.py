@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ablations.cell.scoring.tiny_world import STYLE_SEEN
+from ablations.metrics.register import labels
 from ablations.results.scores import SEVERAL
 
 
 def summary_of(table: pd.DataFrame, num_prompts: int, num_candidates: int) -> dict:
     """{condition: {metric: mean}}, with the sets' diversity under "diversity" and the sample size under "n"."""
-    table = table[table.metric != STYLE_SEEN]
+    table = table[~table.metric.isin(labels())]
     per_prompt = table.groupby(["condition", "metric", "prompt_id"])["value"].mean()
     is_set = table.groupby(["condition", "metric"])["candidate"].max() == SEVERAL
     means = per_prompt.groupby(["condition", "metric"]).mean()

@@ -9,12 +9,12 @@ import numpy as np
 
 from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
-from ablations.metrics import fidelity, word_oracle
+from ablations.metrics import fidelity, oracles, word_oracle
 from ablations.results.made_by import AT_ONCE, full_batches
 from datamodules.records import EvalPrompt
 
 # The class of the style that the oracle sees: a label for the report's style entropy, not a quantity to be averaged.
-STYLE_SEEN = "style_seen"
+STYLE_SEEN = oracles.STYLE_SEEN.name
 _ORACLE_SCORES = ("fidelity", "closeness", "sharpness", "cleanness", "subject_kept", "words_drawn", "style_drawn", STYLE_SEEN)
 
 

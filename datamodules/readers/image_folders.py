@@ -1,0 +1,142 @@
+"""A folder of pictures with metadata.csv, metadata.jsonl or metadata.parquet, as the `imagefolder` builder reads them (the column
+`file_name` says what picture a row is of), or with a .txt caption beside each picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datamodules.readers.arrow import python_values, short
+from datamodules.readers.collecting import METADATA_FILES, Collector, FindImage, choose_columns, files_in, first_of
+from datamodules.readers.record_parser import Columns, ReadTable
+from datamodules.readers.register import Reader, Source, register
+from datamodules.readers.tables import csv_rows, parse_csv_row, read_csv_header, read_lines
+from datamodules.records import BadRecord
+from datamodules.stored_images import StoredImage
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+def _pictures(files: list[Path]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+
+
+def _metadata(files: list[Path]) -> list[Path]:
+    return [file for file in files if file.name in METADATA_FILES]
+
+
+def _captions(files: list[Path]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() == ".txt"]
+
+
+def _fits(path: Path) -> bool:
+    files = files_in(path) if path.is_dir() else []
+    return bool(_metadata(files) or (_pictures(files) and _captions(files)))
+
+
+def read_image_folder(source: Source) -> ReadTable:
+    """Every picture that a metadata file or a caption beside it describes. Raises ValueError for a metadata file that says too little."""
+    files = files_in(source.path)
+    collected = Collector(source)
+    read = _read_metadata if _metadata(files) else _read_captions
+    return collected.table("image folder", read(collected, source.path, files))
+
+
+def _read_metadata(collected: Collector, root: Path, files: list[Path]) -> Columns:
+    named: set[Path | StoredImage | None] = set()
+    for file in _metadata(files):
+        find = collected.finder(file).find
+
+        def find_and_remember(cell: Any, find: FindImage = find) -> Path | StoredImage | None:
+            found = find(cell)
+            named.add(found)
+            return found
+
+        reader = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[file.suffix]
+        columns = reader(collected, file, find_and_remember)
+    for picture in _pictures(files):
+        if picture not in named:
+            collected.add(BadRecord(collected.total, 0, "no_caption", f"{picture.relative_to(root)} is in no metadata file"))
+    return columns
+
+
+def _csv(collected: Collector, file: Path, find: FindImage) -> Columns:
+    lines = read_lines(file)
+    header = read_csv_header(lines)
+    columns = _metadata_columns(file, header)
+    parser = collected.parser(columns, find)
+    first = collected.total
+    for row in csv_rows(lines, 1):
+        collected.add(parse_csv_row(row, header, parser, first))
+    return columns
+
+
+def _jsonl(collected: Collector, file: Path, find: FindImage) -> Columns:
+    rows: list[tuple[int, dict | None, str]] = []
+    there: dict[str, None] = {}
+    for line, text in enumerate(read_lines(file), start=1):
+        if text.strip():
+            try:
+                value = json.loads(text)
+                problem = "" if isinstance(value, dict) else f"line {line}: not an object"
+            except (ValueError, RecursionError) as error:
+                value, problem = None, f"line {line}: {error}"
+            rows.append((line, None if problem else value, problem))
+            there |= dict.fromkeys(value) if not problem else {}
+    columns = _metadata_columns(file, list(there))
+    parser = collected.parser(columns, find)
+    for line, cells, problem in rows:
+        if cells is None:
+            collected.add(BadRecord(collected.total, line, "malformed", problem))
+        else:
+            collected.add(parser.parse(collected.total, line, dict.fromkeys(there) | cells))
+    return columns
+
+
+def _parquet(collected: Collector, file: Path, find: FindImage) -> Columns:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"data.source: {file} cannot be read as parquet ({short(error)}): fetch it again") from error
+    columns = _metadata_columns(file, table.schema.names)
+    parser = collected.parser(columns, find)
+    cells = {name: python_values(table.column(name)) for name in table.schema.names}
+    for row in range(table.num_rows):
+        collected.add(parser.parse(collected.total, 0, {name: column[row] for name, column in cells.items()}))
+    return columns
+
+
+def _metadata_columns(file: Path, there: list[str]) -> Columns:
+    image = first_of(("file_name", "image_file_name"), there)
+    if image is None:
+        found = ", ".join(repr(name[:40]) for name in there[:20]) or "none"
+        raise ValueError(f"{file}: no column file_name, which says what picture a row is of; columns found: {found}")
+    return choose_columns(file, there, image)
+
+
+def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Columns:
+    pictures = _pictures(files)
+    caption_of = {file.with_suffix(""): file for file in _captions(files)}
+    found = {picture.with_suffix("") for picture in pictures}
+    columns = Columns("caption", None, "image")
+    parser = collected.parser(columns, lambda cell: root / cell if cell else None)
+    entries = [(picture, caption_of.get(picture.with_suffix(""))) for picture in pictures]
+    entries += [(None, caption) for stem, caption in caption_of.items() if stem not in found]
+    for picture, caption in sorted(entries, key=lambda entry: str(entry[0] or entry[1])):
+        if caption is None:
+            problem = f"{picture.relative_to(root)} has no {picture.stem}.txt beside it"
+            collected.add(BadRecord(collected.total, 0, "no_caption", problem))
+        elif picture is None:
+            problem = f"{caption.relative_to(root)} has no picture beside it"
+            collected.add(BadRecord(collected.total, 0, "missing_image", problem))
+        else:
+            text = "".join(read_lines(caption)).strip()
+            collected.add(parser.parse(collected.total, 0, {"caption": text, "image": str(picture.relative_to(root))}))
+    return columns
+
+
+register(Reader("image folder", _fits, read_image_folder, folder="pictures with metadata.csv, metadata.jsonl or .txt captions", order=130))
