@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.figures.plot_style import ACCENT, QUIET, SOFT_INK, house_style, new_figure, panel, save_png
 from ablations.results.trained_run import TrainedRun, find_trained_run
+from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.files import whole_file, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +30,7 @@ AGAINST = {"own": "its own fine prompt", "other": "another fine prompt (control)
 _AT_ONCE = 32
 
 
-_COLOURS = {"own": "#0a607a", "other": "#8a8f9b"}
+_COLOURS = {"own": ACCENT, "other": QUIET}
 
 
 @dataclass(frozen=True)
@@ -251,25 +254,11 @@ def table_of(title: str, comparisons: Sequence[Comparison]):
 
 def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]) -> None:
     """A panel for each measure: a thin line for every prompt and seed, a thick one for the mean as compared, the control in grey."""
-    import matplotlib
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    from ablations.runtime.files import whole_file
-
-    style = {
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "axes.edgecolor": "#b9b5ab",
-        "text.color": "#1c1e24",
-        "axes.labelcolor": "#5c606a",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(8, 4.2), dpi=120, facecolor="#faf9f6", layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
-        figure.suptitle(title, x=0.02, ha="left", fontsize=10, color="#5c606a", parse_math=False)
+    with house_style():
+        figure = new_figure(8, 4.2, dpi=120, h_pad=0.08)
+        figure.suptitle(title, x=0.02, ha="left", fontsize=10, color=SOFT_INK, parse_math=False)
         for place, (measured, heading) in enumerate(MEASURES.items(), start=1):
             axes = figure.add_subplot(1, 2, place)
             for against in ("other", "own"):
@@ -285,12 +274,31 @@ def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict],
             axes.set_title(f"Cosine of {heading}", loc="left", fontsize=11, fontweight="bold")
             axes.set_xticks([0, 1], ["step 0", "trained"])
             axes.set_xlim(-0.12, 1.12)
-            axes.grid(axis="y", color="#e2dfd8", linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.set_facecolor("#ffffff")
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(colors="#5c606a", length=3)
+            panel(axes)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8.5, frameon=False)
         with whole_file(path) as aside:
-            # Without the software entry, the bytes do not name matplotlib's version.
-            canvas.print_png(str(aside), metadata={"Software": None})
+            save_png(figure, aside)
+
+
+def study_alignment(folders: Sequence[Path], num_prompts: int | None, to: Path) -> None:
+    """Measure the runs in `folders`, print the table, and write alignment.json and alignment.png to `to`.
+
+    Raises UserError as `measure` does, and RunFolderError where a file cannot be written.
+    """
+    runs = find_runs(folders)
+    if num_prompts is None:
+        evaluated_pairs(runs[0])  # a missing file is said before the libraries are loaded
+    announce_libraries()
+    from ablations.runtime.console import Console
+
+    console = Console()
+    pairs, step0, trained = measure(runs, num_prompts, console)
+    comparisons = compare(step0, trained, [pair.coarse for pair in pairs])
+    size = f"N = {len(runs)} seed{'s' if len(runs) > 1 else ''} x {comparisons[0].num_prompts} distinct coarse prompts"
+    title = f"{runs[0].run['arm']}" + (", tiny world" if runs[0].config.profile == "tiny" else "") + f", {size}"
+    write_json(to / "alignment.json", content_of(runs, pairs, step0, trained, comparisons))
+    draw(to / "alignment.png", title, step0, trained, comparisons)
+    console.table(table_of(title, comparisons))
+    notes = dict.fromkeys(comparison.note for comparison in comparisons if comparison.note)
+    console.say("; ".join([*notes, "* the interval excludes 0"] if any(c.low is not None for c in comparisons) else notes))
+    console.say(f"figure: {to / 'alignment.png'}, figures in numbers: {to / 'alignment.json'}")
