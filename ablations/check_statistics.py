@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace, stop: StopRequest) -> int:
-    from ablations.reporting.statistics_check import coverage, false_alarms, show
+    from ablations.reporting.statistics_check import coverage, false_alarms, say_what_holds
 
-    return 0 if show(print, coverage(arguments.draws), false_alarms(arguments.draws)) else 1
+    return 0 if say_what_holds(print, coverage(arguments.draws), false_alarms(arguments.draws)) else 1
 
 
 if __name__ == "__main__":

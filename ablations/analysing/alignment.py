@@ -108,7 +108,7 @@ def aligned(encoder: FineGrainedTextEncoder, backbones: Backbones, pairs: Sequen
     return found
 
 
-def compare(
+def compare_alignment(
     step0: Sequence[dict[tuple[str, str], np.ndarray]], trained: Sequence[dict[tuple[str, str], np.ndarray]], coarse: Sequence[str]
 ) -> list[Comparison]:
     """What training changed, for every measure: `step0` and `trained` are `aligned` of each seed, over the coarse prompts `coarse`.
@@ -189,7 +189,7 @@ def held_out_pairs(run: TrainedRun, module: Any, backbones: Backbones, count: in
     return [Pair(prompt.coarse_prompt, prompt.fine_prompt) for prompt in prompts]
 
 
-def measure(
+def measure_alignment(
     runs: Sequence[TrainedRun], num_prompts: int | None, console: Console, backbones: Backbones | None = None
 ) -> tuple[list[Pair], list[dict], list[dict]]:
     """The prompts, and `aligned` of every run at step 0 and after training. `backbones`: networks that are loaded already.
@@ -252,7 +252,7 @@ def table_of(title: str, comparisons: Sequence[Comparison]):
     return table
 
 
-def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]) -> None:
+def draw_alignment(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]) -> None:
     """A panel for each measure: a thin line for every prompt and seed, a thick one for the mean as compared, the control in grey."""
     import numpy as np
 
@@ -283,7 +283,7 @@ def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict],
 def study_alignment(folders: Sequence[Path], num_prompts: int | None, to: Path) -> None:
     """Measure the runs in `folders`, print the table, and write alignment.json and alignment.png to `to`.
 
-    Raises UserError as `measure` does, and RunFolderError where a file cannot be written.
+    Raises UserError as `measure_alignment` does, and RunFolderError where a file cannot be written.
     """
     runs = find_runs(folders)
     if num_prompts is None:
@@ -292,12 +292,12 @@ def study_alignment(folders: Sequence[Path], num_prompts: int | None, to: Path) 
     from ablations.runtime.console import Console
 
     console = Console()
-    pairs, step0, trained = measure(runs, num_prompts, console)
-    comparisons = compare(step0, trained, [pair.coarse for pair in pairs])
+    pairs, step0, trained = measure_alignment(runs, num_prompts, console)
+    comparisons = compare_alignment(step0, trained, [pair.coarse for pair in pairs])
     size = f"N = {len(runs)} seed{'s' if len(runs) > 1 else ''} x {comparisons[0].num_prompts} distinct coarse prompts"
     title = f"{runs[0].run['arm']}" + (", tiny world" if runs[0].config.profile == "tiny" else "") + f", {size}"
     write_json(to / "alignment.json", content_of(runs, pairs, step0, trained, comparisons))
-    draw(to / "alignment.png", title, step0, trained, comparisons)
+    draw_alignment(to / "alignment.png", title, step0, trained, comparisons)
     console.table(table_of(title, comparisons))
     notes = dict.fromkeys(comparison.note for comparison in comparisons if comparison.note)
     console.say("; ".join([*notes, "* the interval excludes 0"] if any(c.low is not None for c in comparisons) else notes))

@@ -14,7 +14,7 @@ METRICS = ("fidelity", "words_drawn", "style_drawn", "subject_kept", "subject_in
 CONDITIONS = ("refined", "rewrite", "plug_in")
 
 
-def compare(scores, metric: str, condition: str, against: str):
+def compare_conditions(scores, metric: str, condition: str, against: str):
     """(mean of one condition, mean of the other, their paired Difference) on a metric, over the prompts that every seed has.
 
     None where one of them was not scored, or where there are fewer than two pairs.
@@ -52,7 +52,7 @@ def show_controls(folder: Path) -> None:
     table = Table("metric", "comparison", "means", "difference", "95% interval", title=folder.name, title_justify="left")
     notes, sizes = set(), set()
     for metric, condition, against in comparisons(scores):
-        found = compare(scores, metric, condition, against)
+        found = compare_conditions(scores, metric, condition, against)
         if found is None:
             continue
         mean, other, difference = found

@@ -61,7 +61,7 @@ def count_words(text: str) -> int:
     return sum(any(character.isalnum() for character in part) for part in text.split())
 
 
-def measure(name: str, prompts: Sequence[Prompt], console: Console) -> Lengths:
+def measure_lengths(name: str, prompts: Sequence[Prompt], console: Console) -> Lengths:
     """The lengths of prompts in CLIP tokens, start and end mark not counted and nothing cut, and in words."""
     import numpy as np
     from open_clip.tokenizer import SimpleTokenizer
@@ -114,7 +114,7 @@ def write_csv(path: Path, both: Sequence[Lengths]) -> None:
     write_atomically(path, stream.getvalue())
 
 
-def draw(path: Path, a: Lengths, b: Lengths) -> None:
+def draw_lengths(path: Path, a: Lengths, b: Lengths) -> None:
     """The histograms, a panel for each measure, both files in bins of equal width as shares of their own prompts."""
     with house_style():
         figure = new_figure(10, 4, dpi=120)
@@ -179,10 +179,10 @@ def study_prompt_lengths(a: PromptFile, b: PromptFile, limit: int | None, to: Pa
         if bad:
             total = len(prompts) + len(bad)
             console.say(f"{name}: {len(bad)} of {total} rows left out; the first, row {bad[0].id}: {bad[0].detail}")
-    first, second = (measure(name, prompts, console) for name, prompts, _ in found)
+    first, second = (measure_lengths(name, prompts, console) for name, prompts, _ in found)
     png, csv_path = to / "prompt_lengths.png", to / "prompt_lengths.csv"
     write_csv(csv_path, (first, second))
-    draw(png, first, second)
+    draw_lengths(png, first, second)
     console.table(table_of(first, second))
     shares = {heading: share_shorter(first.counts[measured], second.counts[measured]) for measured, heading in MEASURES.items()}
     shorter = ", ".join(f"{share:.1%} in {heading}" for heading, share in shares.items())
