@@ -64,8 +64,8 @@ class Comparison:
 def cosines(encoder: FineGrainedTextEncoder, backbones: Backbones, coarse: Sequence[str], fine: Sequence[str]) -> dict[str, np.ndarray]:
     """Cosines between an encoder's features of coarse prompts and the frozen encoder's features of as many fine ones, float64 (N,) each.
 
-    "pooled" and "states", as the docstring of `ablations.alignment` defines them. Texts beyond the encoder's positions are cut, as everywhere. Raises
-    ValueError where there are not as many fine as coarse prompts.
+    "pooled" and "states", as the docstring of `ablations.alignment` defines them. Texts beyond the encoder's positions are cut, as
+    everywhere. Raises ValueError where there are not as many fine as coarse prompts.
     """
     import numpy as np
     import torch
