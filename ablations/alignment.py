@@ -16,14 +16,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ablations.analysing.alignment import compare, content_of, draw, evaluated_pairs, find_runs, measure, table_of
-from ablations.runtime.command_line import OneLineParser
-from ablations.runtime.errors import RunFolderError, UserError, one_line
+if __name__ == "__main__" and not __package__:  # started by its path
+    __import__("runtime.by_path")
 
-if TYPE_CHECKING:
-    pass
+from ablations.analysing.alignment import study_alignment
+from ablations.runtime.command_line import OneLineParser, run_command, whole_number
+from ablations.runtime.errors import UserError
+from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
 How near E_T's features of the coarse prompts are to the frozen text encoder's features of the fine ones, as cosines, before training
@@ -41,60 +41,30 @@ examples:
 """
 
 
-# -- the command ------------------------------------------------------------------------------------------------------
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line. Exits with code 2 for a mistake."""
-    parser = OneLineParser(
-        prog="python -m ablations.alignment",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> OneLineParser:
+    """The command line's arguments."""
+    made = OneLineParser("alignment", _DESCRIPTION, _EXAMPLES)
+    made.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", type=Path, help="trained runs of one arm, or the arm's folder")
+    made.add_argument(
+        "--num-prompts",
+        type=whole_number(1),
+        metavar="N",
+        help="the first N held-out prompts (default: those that the run was evaluated on)",
     )
-    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", type=Path, help="trained runs of one arm, or the arm's folder")
-    parser.add_argument(
-        "--num-prompts", type=int, metavar="N", help="the first N held-out prompts (default: those that the run was evaluated on)"
-    )
-    parser.add_argument("--to", type=Path, metavar="DIR", help="where the two files go (default: the first RUN_DIR)")
-    arguments = parser.parse_args(argv)
-    if arguments.num_prompts is not None and arguments.num_prompts < 1:
-        parser.error(f"--num-prompts must be at least 1, not {arguments.num_prompts}")
-    arguments.to = arguments.to or arguments.run_dirs[0]
-    if arguments.to.exists() and not arguments.to.is_dir():
-        parser.error(f"--to {arguments.to} is a file: give a folder")
-    return arguments
+    made.add_argument("--to", type=Path, metavar="DIR", help="where the two files go (default: the first RUN_DIR)")
+    return made
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print and write; returns the exit code."""
-    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-    try:
-        runs = find_runs(arguments.run_dirs)
-        if arguments.num_prompts is None:
-            evaluated_pairs(runs[0])  # a missing file is said before the libraries are loaded
-        print("loading libraries (some seconds)", flush=True)
-        from ablations.runtime.quiet_libraries import quiet_libraries
+    return run_command(parser(), _study, argv, then="begins anew")
 
-        quiet_libraries()
-        from ablations.runtime.console import Console
-        from ablations.runtime.files import write_json
 
-        console = Console()
-        pairs, step0, trained = measure(runs, arguments.num_prompts, console)
-        comparisons = compare(step0, trained, [pair.coarse for pair in pairs])
-        size = f"N = {len(runs)} seed{'s' if len(runs) > 1 else ''} x {comparisons[0].num_prompts} distinct coarse prompts"
-        title = f"{runs[0].run['arm']}" + (", tiny world" if runs[0].config.profile == "tiny" else "") + f", {size}"
-        write_json(arguments.to / "alignment.json", content_of(runs, pairs, step0, trained, comparisons))
-        draw(arguments.to / "alignment.png", title, step0, trained, comparisons)
-    except (UserError, RunFolderError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    console.table(table_of(title, comparisons))
-    notes = dict.fromkeys(comparison.note for comparison in comparisons if comparison.note)
-    console.say("; ".join([*notes, "* the interval excludes 0"] if any(c.low is not None for c in comparisons) else notes))
-    console.say(f"figure: {arguments.to / 'alignment.png'}, figures in numbers: {arguments.to / 'alignment.json'}")
-    return 0
+def _study(arguments: argparse.Namespace, stop: StopRequest) -> None:
+    to = arguments.to or arguments.run_dirs[0]
+    if to.exists() and not to.is_dir():
+        raise UserError(f"--to {to} is a file: give a folder")
+    study_alignment(arguments.run_dirs, arguments.num_prompts, to)
 
 
 if __name__ == "__main__":

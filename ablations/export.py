@@ -1,21 +1,19 @@
-"""`python -m ablations.export RUN_DIR --to DIR`: what a run trained, for diffusers and for PromptRefiner. `--help` explains."""
+"""`python -m ablations.export RUN_DIR --to DIR`: what a run trained, for diffusers and for PromptRefiner."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
-from ablations.refiner import exported_refiner
-from ablations.refiner.exporting import ExportError, export, without_bars
-from ablations.results.trained_run import find_trained_run
-from ablations.runtime.errors import RunFolderError, UserError, one_line
+if __name__ == "__main__" and not __package__:  # started by its path
+    __import__("runtime.by_path")
 
-if TYPE_CHECKING:
-    pass
+from ablations.refiner.exporting import export_run
+from ablations.runtime.command_line import OneLineParser, run_command
+from ablations.runtime.stopping import StopRequest
 
-_HELP = """\
+_DESCRIPTION = """\
 Writes what a run trained to a new folder DIR:
 
   DIR/text_encoder, DIR/tokenizer   the trained text encoder as transformers' CLIPTextModel and CLIPTokenizer: what
@@ -33,61 +31,34 @@ examples:
 """
 
 
-class _Arguments(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (python -m ablations.export --help explains)")
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The arguments. Raises UserError for a mistake."""
-    parser = _Arguments(
-        prog="python -m ablations.export", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run whose training is exported")
-    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write; it must not be there yet")
-    parser.add_argument(
+def parser() -> OneLineParser:
+    """The command line's arguments."""
+    made = OneLineParser("export", _DESCRIPTION)
+    made.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run whose training is exported")
+    made.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write; it must not be there yet")
+    made.add_argument(
         "--with-image-model",
         action="store_true",
         help="also write UNet, VAE and scheduler, so that StableDiffusionPipeline.from_pretrained(DIR) needs nothing else "
         "(tiny: 34 MB; Stable Diffusion 2.1: about 3.8 GB)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--compact",
         action="store_true",
         help="for refining and drawing alone, at less than half the size: half precision, without AFE and the block that "
         "only the pooled feature reads",
     )
-    parser.add_argument("--force", action="store_true", help="replace DIR if it holds an earlier export")
-    return parser.parse_args(argv)
-
-
-def check_target(directory: Path, force: bool) -> None:
-    """Raises UserError unless the export may take the place of `directory`."""
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        if not (directory / exported_refiner.CONFIG).is_file():
-            raise UserError(f"--to: {directory} is there already and holds no export: name another folder")
-        if not force:
-            raise UserError(f"--to: {directory} holds an earlier export: name another folder, or replace it with --force")
+    made.add_argument("--force", action="store_true", help="replace DIR if it holds an earlier export")
+    return made
 
 
 def main(argv: list[str] | None = None) -> int:
     """Export a run; returns the exit code: 0 done, 2 a mistake of the user's, 1 anything else."""
-    try:
-        arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-        run = find_trained_run(arguments.run_dir)
-        check_target(arguments.to, arguments.force)
-        print("loading libraries (some seconds)", flush=True)
-        from ablations.runtime.quiet_libraries import quiet_libraries
+    return run_command(parser(), _export, argv, then="begins anew")
 
-        quiet_libraries()
-        without_bars()
-        from ablations.runtime.console import Console
 
-        export(run, arguments.to, arguments.with_image_model, Console().say, arguments.compact)
-    except (UserError, RunFolderError, ExportError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    return 0
+def _export(arguments: argparse.Namespace, stop: StopRequest) -> None:
+    export_run(arguments.run_dir, arguments.to, arguments.with_image_model, arguments.compact, arguments.force)
 
 
 if __name__ == "__main__":

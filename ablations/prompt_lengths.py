@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ablations.analysing.prompt_lengths import MEASURES, draw, measure, share_shorter, table_of, write_csv
-from ablations.runtime.command_line import OneLineParser
-from ablations.runtime.errors import RunFolderError, UserError, one_line
+if __name__ == "__main__" and not __package__:  # started by its path
+    __import__("runtime.by_path")
 
-if TYPE_CHECKING:
-    from ablations.building_cfp.prompts import Prompt
-    from datamodules.records import BadRecord
+from ablations.analysing.prompt_lengths import PromptFile, study_prompt_lengths
+from ablations.runtime.command_line import OneLineParser, run_command, whole_number
+from ablations.runtime.errors import UserError
+from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
 Compares how long the prompts of two files are, in CLIP tokens and in words: prompts of novices (FILE_A) and those that an image model was
@@ -41,80 +40,40 @@ examples:
 """
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line, with `files`, `columns` and `names` as pairs. Exits with code 2 for a mistake."""
-    parser = OneLineParser(
-        prog="python -m ablations.prompt_lengths",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file_a", metavar="FILE_A", type=Path, help="prompts, of novices for instance")
-    parser.add_argument("file_b", metavar="FILE_B", type=Path, help="the prompts that they are compared with, such as training prompts")
-    parser.add_argument("--to", type=Path, default=Path("prompt_lengths"), metavar="DIR", help="where the files go (default: %(default)s)")
-    parser.add_argument(
+def parser() -> OneLineParser:
+    """The command line's arguments."""
+    made = OneLineParser("prompt_lengths", _DESCRIPTION, _EXAMPLES)
+    made.add_argument("file_a", metavar="FILE_A", type=Path, help="prompts, of novices for instance")
+    made.add_argument("file_b", metavar="FILE_B", type=Path, help="the prompts that they are compared with, such as training prompts")
+    made.add_argument("--to", type=Path, default=Path("prompt_lengths"), metavar="DIR", help="where the files go (default: %(default)s)")
+    made.add_argument(
         "--column", action="append", metavar="NAME", help="the prompts' column: given once for both files, or twice, for A and then for B"
     )
-    parser.add_argument("--names", nargs=2, metavar=("A", "B"), help="what to call the two in table and figure (default: the files' names)")
-    parser.add_argument("--limit", type=int, metavar="N", help="read only the first N rows of each file")
-    arguments = parser.parse_args(argv)
-    arguments.files = [arguments.file_a, arguments.file_b]
-    columns = arguments.column or [None]
-    if len(columns) > 2:
-        parser.error(f"--column was given {len(columns)} times: give it once for both files, or twice")
-    arguments.columns = columns * 2 if len(columns) == 1 else columns
-    arguments.names = arguments.names or _file_names(*arguments.files)
-    if arguments.names[0] == arguments.names[1]:
-        parser.error(f"both files would be called {arguments.names[0]!r}: tell them apart with --names A B")
-    if arguments.limit is not None and arguments.limit < 1:
-        parser.error(f"--limit must be at least 1, not {arguments.limit}")
-    if arguments.to.exists() and not arguments.to.is_dir():
-        parser.error(f"--to {arguments.to} is a file: give a folder")
-    for file in arguments.files:
-        if not file.is_file():
-            parser.error(f"{file}: there is no such file")
-    return arguments
-
-
-def _file_names(a: Path, b: Path) -> list[str]:
-    return [a.name, b.name] if a.name != b.name else [str(a), str(b)]
-
-
-def _read(file: Path, column: str | None, limit: int | None) -> tuple[list[Prompt], list[BadRecord]]:
-    from ablations.building_cfp.prompts import read_prompts
-
-    try:
-        return read_prompts(file, column, limit)
-    except UserError as error:
-        # Another command reads its prompts by this option; here they are the arguments themselves.
-        raise UserError(str(error).removeprefix("--prompts ")) from error
+    made.add_argument("--names", nargs=2, metavar=("A", "B"), help="what to call the two in table and figure (default: the files' names)")
+    made.add_argument("--limit", type=whole_number(1), metavar="N", help="read only the first N rows of each file")
+    return made
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print and write; returns the exit code."""
-    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-    from ablations.runtime.console import Console
+    return run_command(parser(), _study, argv, then="begins anew")
 
-    console = Console()
-    try:
-        # Both are read before the first is counted: a mistake in the second costs no time.
-        found = [_read(file, column, arguments.limit) for file, column in zip(arguments.files, arguments.columns, strict=True)]
-        for name, (prompts, bad) in zip(arguments.names, found, strict=True):
-            if bad:
-                total = len(prompts) + len(bad)
-                console.say(f"{name}: {len(bad)} of {total} rows left out; the first, row {bad[0].id}: {bad[0].detail}")
-        a, b = (measure(name, prompts, console) for name, (prompts, _) in zip(arguments.names, found, strict=True))
-        png, table = arguments.to / "prompt_lengths.png", arguments.to / "prompt_lengths.csv"
-        write_csv(table, (a, b))
-        draw(png, a, b)
-    except (UserError, RunFolderError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    console.table(table_of(a, b))
-    shorter = [f"{share_shorter(a.counts[measured], b.counts[measured]):.1%} in {heading}" for measured, heading in MEASURES.items()]
-    console.say(f"A is shorter ({a.name} than {b.name}): {', '.join(shorter)}; 50% = no difference")
-    console.say(f"figure: {png}, lengths: {table}")
-    return 0
+
+def _study(arguments: argparse.Namespace, stop: StopRequest) -> None:
+    paths = (arguments.file_a, arguments.file_b)
+    columns = arguments.column or [None]
+    if len(columns) > 2:
+        raise UserError(f"--column was given {len(columns)} times: give it once for both files, or twice")
+    names = arguments.names or [path.name if paths[0].name != paths[1].name else str(path) for path in paths]
+    if names[0] == names[1]:
+        raise UserError(f"both files would be called {names[0]!r}: tell them apart with --names A B")
+    if arguments.to.exists() and not arguments.to.is_dir():
+        raise UserError(f"--to {arguments.to} is a file: give a folder")
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file")
+    a, b = (PromptFile(path, name, column) for path, name, column in zip(paths, names, (columns * 2)[:2], strict=True))
+    study_prompt_lengths(a, b, arguments.limit, arguments.to)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from ablations.runtime.command_line import OneLineParser
-from ablations.runtime.errors import RunFolderError, UserError, one_line
+if __name__ == "__main__" and not __package__:  # started by its path
+    __import__("runtime.by_path")
+
+from ablations.runtime.command_line import OneLineParser, run_command
+from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
 Reads the finished cells in OUTPUT_DIR (run.json, scores.parquet, prompts.jsonl, images) and writes to DIR:
@@ -31,11 +34,9 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OneLineParser:
     """The command line's arguments."""
-    made = OneLineParser(
-        prog="python -m ablations.report", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = OneLineParser("report", _DESCRIPTION, _EXAMPLES)
     made.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="the output_dir of the runs")
     made.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write to; made where it is missing")
     made.add_argument("--wandb", action="store_true", help="log tables and page to W&B as well, where that is online")
@@ -46,32 +47,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code."""
-    arguments = parser().parse_args(sys.argv[1:] if argv is None else argv)
-    try:
-        # Heavy imports (pandas, SciPy) only now: --help and mistakes in the arguments come at once.
-        from ablations.reporting.assembly import assemble
-        from ablations.reporting.verdicts import summary
-        from ablations.reporting.writing import write
+    return run_command(parser(), _report, argv, then="begins anew")
 
-        report = assemble(arguments.output_dir)
-        written = write(report, arguments.to)
-    except (UserError, RunFolderError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    for warning in report.collection.warnings:
-        print(f"note: {warning}")
-    for section in report.sections:
-        print(f"\n{section.title}: {section.contents}\n{section.scope}")
-        for line in summary(section.verdicts):
-            print(f"  {line}")
-    if report.collection.left_out:
-        print(f"\n{len(report.collection.left_out)} of the cells found enter no table: see {arguments.to / 'cells.csv'}")
-    print(f"\nreport: {written.page} and {len(written.files) - 1} other files")
-    if arguments.wandb:
-        from ablations.reporting.send import send
 
-        return 0 if send(report, written, project=arguments.project, entity=arguments.entity) else 1
-    return 0
+def _report(arguments: argparse.Namespace, stop: StopRequest) -> int:
+    # Heavy imports (pandas, SciPy) only now: --help and mistakes in the arguments come at once.
+    from ablations.reporting.making import make_report
+
+    return make_report(arguments.output_dir, arguments.to, arguments.wandb, arguments.project, arguments.entity)
 
 
 if __name__ == "__main__":

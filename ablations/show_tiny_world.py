@@ -1,45 +1,36 @@
-"""`python -m ablations.show_tiny_world [FILE]`: a contact sheet of the tiny world (default: tiny_world.png).
-
-A row of high-quality photographs of the subjects, a row of the styles, and what each quality word does to one poor picture.
-"""
+"""`python -m ablations.show_tiny_world [FILE]`: a contact sheet of the tiny world (default: tiny_world.png)."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
-QUALITY_WORDS = ("sharp focus", "8k", "vivid colors")
+if __name__ == "__main__" and not __package__:  # started by its path
+    __import__("runtime.by_path")
+
+from ablations.runtime.command_line import OneLineParser, run_command
+from ablations.runtime.stopping import StopRequest
+
+_DESCRIPTION = """\
+A row of high-quality photographs of the subjects, a row of the styles, and what each quality word does to one poor picture.
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Draw the sheet; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    if len(argv) > 1 or any(argument.startswith("-") for argument in argv):
-        print(__doc__)
-        return 0 if argv and argv[0] in ("--help", "-h") else 2
-    import numpy as np
+    parser = OneLineParser("show_tiny_world", _DESCRIPTION)
+    parser.add_argument("file", nargs="?", metavar="FILE", type=Path, default=Path("tiny_world.png"), help="the PNG (default: %(default)s)")
+    return run_command(parser, _show, argv, then="begins anew")
 
-    from ablations.figures.contact_sheet import contact_sheet
-    from datamodules.tiny_world.grammar import QUALITIES, SCENES, STYLES, SUBJECTS, TIMES, SceneDescription
-    from datamodules.tiny_world.renderer import render
 
-    scenes, times = list(SCENES), list(TIMES)
-    shown: list[tuple[str, SceneDescription]] = []
-    for i, subject in enumerate(SUBJECTS):
-        scene, time = scenes[i % len(scenes)], times[i % len(times)]
-        shown.append((f"{subject} {SCENES[scene]} {TIMES[time]}", SceneDescription(subject, scene, time, None, QUALITY_WORDS, i)))
-    for i, style in enumerate(STYLES):
-        shown.append((style, SceneDescription("lighthouse", scenes[i], "noon", style, QUALITY_WORDS, i)))
-    plain = SceneDescription("mushroom", "mountains", "noon", None, (), 3)
-    shown.append(("no quality word", plain))
-    for word in QUALITIES:
-        shown.append((f"+ {word}", SceneDescription("mushroom", "mountains", "noon", None, (word,), 3)))
-    shown.append(("+ all of them", SceneDescription("mushroom", "mountains", "noon", None, QUALITIES, 3)))
-    path = Path(argv[0]) if argv else Path("tiny_world.png")
-    images = np.stack([render(description) for _, description in shown])
-    contact_sheet(images, [label for label, _ in shown], 8, path, title="The tiny world: 10 subjects, 6 styles, 6 quality words")
-    print(path)
-    return 0
+def _show(arguments: argparse.Namespace, stop: StopRequest) -> None:
+    from ablations.figures.tiny_world import tiny_world_sheet
+    from ablations.runtime.files import whole_file
+
+    with whole_file(arguments.file) as aside:
+        tiny_world_sheet(aside)
+    print(arguments.file)
 
 
 if __name__ == "__main__":

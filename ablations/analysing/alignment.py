@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.figures.plot_style import ACCENT, QUIET, SOFT_INK, house_style, new_figure, panel, save_png
 from ablations.results.conditions import FINE
 from ablations.results.prompts_and_scores import PROMPTS, read_prompts
 from ablations.results.trained_run import TrainedRun, find_trained_run
+from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError
+from ablations.runtime.files import whole_file, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +31,7 @@ AGAINST = {"own": "its own fine prompt", "other": "another fine prompt (control)
 _AT_ONCE = 32
 
 
-_COLOURS = {"own": "#0a607a", "other": "#8a8f9b"}
+_COLOURS = {"own": ACCENT, "other": QUIET}
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class Comparison:
 def cosines(encoder: FineGrainedTextEncoder, backbones: Backbones, coarse: Sequence[str], fine: Sequence[str]) -> dict[str, np.ndarray]:
     """Cosines between an encoder's features of coarse prompts and the frozen encoder's features of as many fine ones, float64 (N,) each.
 
-    "pooled" and "states", as this file's head defines them. Texts beyond the encoder's positions are cut, as everywhere. Raises
-    ValueError where there are not as many fine as coarse prompts.
+    "pooled" and "states", as the docstring of `ablations.alignment` defines them. Texts beyond the encoder's positions are cut, as
+    everywhere. Raises ValueError where there are not as many fine as coarse prompts.
     """
     import numpy as np
     import torch
@@ -106,7 +109,7 @@ def aligned(encoder: FineGrainedTextEncoder, backbones: Backbones, pairs: Sequen
     return found
 
 
-def compare(
+def compare_alignment(
     step0: Sequence[dict[tuple[str, str], np.ndarray]], trained: Sequence[dict[tuple[str, str], np.ndarray]], coarse: Sequence[str]
 ) -> list[Comparison]:
     """What training changed, for every measure: `step0` and `trained` are `aligned` of each seed, over the coarse prompts `coarse`.
@@ -184,7 +187,7 @@ def held_out_pairs(run: TrainedRun, module: Any, count: int, console: Console) -
     return [Pair(prompt.coarse_prompt, prompt.fine_prompt) for prompt in prompts]
 
 
-def measure(
+def measure_alignment(
     runs: Sequence[TrainedRun], num_prompts: int | None, console: Console, backbones: Backbones | None = None
 ) -> tuple[list[Pair], list[dict], list[dict]]:
     """The prompts, and `aligned` of every run at step 0 and after training. `backbones`: networks that are loaded already.
@@ -247,27 +250,13 @@ def table_of(title: str, comparisons: Sequence[Comparison]):
     return table
 
 
-def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]) -> None:
+def draw_alignment(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]) -> None:
     """A panel for each measure: a thin line for every prompt and seed, a thick one for the mean as compared, the control in grey."""
-    import matplotlib
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    from ablations.runtime.files import whole_file
-
-    style = {
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "axes.edgecolor": "#b9b5ab",
-        "text.color": "#1c1e24",
-        "axes.labelcolor": "#5c606a",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(8, 4.2), dpi=120, facecolor="#faf9f6", layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
-        figure.suptitle(title, x=0.02, ha="left", fontsize=10, color="#5c606a", parse_math=False)
+    with house_style():
+        figure = new_figure(8, 4.2, dpi=120, h_pad=0.08)
+        figure.suptitle(title, x=0.02, ha="left", fontsize=10, color=SOFT_INK, parse_math=False)
         for place, (measured, heading) in enumerate(MEASURES.items(), start=1):
             axes = figure.add_subplot(1, 2, place)
             for against in ("other", "own"):
@@ -283,12 +272,31 @@ def draw(path: Path, title: str, step0: Sequence[dict], trained: Sequence[dict],
             axes.set_title(f"Cosine of {heading}", loc="left", fontsize=11, fontweight="bold")
             axes.set_xticks([0, 1], ["step 0", "trained"])
             axes.set_xlim(-0.12, 1.12)
-            axes.grid(axis="y", color="#e2dfd8", linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.set_facecolor("#ffffff")
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(colors="#5c606a", length=3)
+            panel(axes)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8.5, frameon=False)
         with whole_file(path) as aside:
-            # Without the software entry, the bytes do not name matplotlib's version.
-            canvas.print_png(str(aside), metadata={"Software": None})
+            save_png(figure, aside)
+
+
+def study_alignment(folders: Sequence[Path], num_prompts: int | None, to: Path) -> None:
+    """Measure the runs in `folders`, print the table, and write alignment.json and alignment.png to `to`.
+
+    Raises UserError as `measure_alignment` does, and RunFolderError where a file cannot be written.
+    """
+    runs = find_runs(folders)
+    if num_prompts is None:
+        evaluated_pairs(runs[0])  # a missing file is said before the libraries are loaded
+    announce_libraries()
+    from ablations.runtime.console import Console
+
+    console = Console()
+    pairs, step0, trained = measure_alignment(runs, num_prompts, console)
+    comparisons = compare_alignment(step0, trained, [pair.coarse for pair in pairs])
+    size = f"N = {len(runs)} seed{'s' if len(runs) > 1 else ''} x {comparisons[0].num_prompts} distinct coarse prompts"
+    title = f"{runs[0].run['arm']}" + (", tiny world" if runs[0].config.profile == "tiny" else "") + f", {size}"
+    write_json(to / "alignment.json", content_of(runs, pairs, step0, trained, comparisons))
+    draw_alignment(to / "alignment.png", title, step0, trained, comparisons)
+    console.table(table_of(title, comparisons))
+    notes = dict.fromkeys(comparison.note for comparison in comparisons if comparison.note)
+    console.say("; ".join([*notes, "* the interval excludes 0"] if any(c.low is not None for c in comparisons) else notes))
+    console.say(f"figure: {to / 'alignment.png'}, figures in numbers: {to / 'alignment.json'}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +67,7 @@ def scores_of_arm(arm: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def compare(scores: pd.DataFrame, metric: str, condition: str, against: str):
+def compare_conditions(scores: pd.DataFrame, metric: str, condition: str, against: str):
     """(mean of one condition, mean of the other, their paired Difference) on a metric, over the prompts that every seed has.
 
     None where one of them was not scored, or where there are fewer than two pairs.
@@ -82,3 +84,25 @@ def compare(scores: pd.DataFrame, metric: str, condition: str, against: str):
         return None
     one, other = (table[shared].to_numpy() for table in tables)
     return one.mean(), other.mean(), paired_difference(one, other)
+
+
+def show_controls(folder: Path) -> None:
+    """Print the comparisons of an arm's folder as a table. Raises UserError where it holds no scores."""
+    scores = scores_of_arm(folder)
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", "comparison", "means", "difference", "95% interval", title=folder.name, title_justify="left")
+    notes, sizes = set(), set()
+    pairs = compared_pairs(scores.condition)
+    for metric, (condition, against) in itertools.product(compared_metrics(), pairs):
+        found = compare_conditions(scores, metric, condition, against)
+        if found is None:
+            continue
+        mean, other, difference = found
+        interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]" + (" *" if difference.excludes_zero else "")
+        table.add_row(metric, f"{condition} - {against}", f"{mean:.3f} {other:.3f}", f"{difference.mean:+.3f}", interval)
+        sizes.add(f"N = {difference.num_seeds} seeds x {difference.num_prompts} distinct prompts")
+        notes |= {difference.note} - {""}
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
+    print("; ".join([*sorted(sizes), "* the interval excludes 0", *sorted(notes)]))

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations.figures.plot_style import ACCENT, CONTRAST, SOFT_INK, house_style, new_figure, panel, save_png
+from ablations.runtime.errors import UserError
+from ablations.runtime.files import whole_file, write_atomically
+
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
 
     from ablations.building_cfp.prompts import Prompt
     from ablations.runtime.console import Console
+    from datamodules.records import BadRecord
 
 # What CLIP's text tower reads: 77 positions, less the start and the end mark.
 CLIP_TOKENS = 75
@@ -26,7 +32,16 @@ MEASURES = {"clip_tokens": "CLIP tokens", "words": "words"}
 _BARS = 0.82
 
 
-_COLOURS = ("#0a607a", "#c2571a")
+_COLOURS = (ACCENT, CONTRAST)
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A file of prompts, what it is called in table and figure, and its column of prompts, None for the usual ones."""
+
+    path: Path
+    name: str
+    column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ def count_words(text: str) -> int:
     return sum(any(character.isalnum() for character in part) for part in text.split())
 
 
-def measure(name: str, prompts: Sequence[Prompt], console: Console) -> Lengths:
+def measure_lengths(name: str, prompts: Sequence[Prompt], console: Console) -> Lengths:
     """The lengths of prompts in CLIP tokens, start and end mark not counted and nothing cut, and in words."""
     import numpy as np
     from open_clip.tokenizer import SimpleTokenizer
@@ -90,8 +105,6 @@ def table_of(a: Lengths, b: Lengths):
 
 def write_csv(path: Path, both: Sequence[Lengths]) -> None:
     """A row per prompt: file, row, clip_tokens, words."""
-    from ablations.runtime.files import write_atomically
-
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["file", "row", *MEASURES])
@@ -101,62 +114,87 @@ def write_csv(path: Path, both: Sequence[Lengths]) -> None:
     write_atomically(path, stream.getvalue())
 
 
-def draw(path: Path, a: Lengths, b: Lengths) -> None:
+def draw_lengths(path: Path, a: Lengths, b: Lengths) -> None:
     """The histograms, a panel for each measure, both files in bins of equal width as shares of their own prompts."""
-    import matplotlib
+    with house_style():
+        figure = new_figure(10, 4, dpi=120)
+        for place, measured in enumerate(MEASURES, start=1):
+            _draw_panel(figure.add_subplot(1, 2, place), measured, (a, b))
+        with whole_file(path) as aside:
+            save_png(figure, aside)
+
+
+def _draw_panel(axes: Axes, measured: str, both: Sequence[Lengths]) -> None:
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    from ablations.runtime.files import whole_file
+    counts = [lengths.counts[measured] for lengths in both]
+    end = max(np.percentile(counts_N, 99) for counts_N in counts)
+    width = max(1, round(end / 40))
+    edges = np.arange(0, end + 2 * width, width) - 0.5
+    for lengths, counts_N, colour in zip(both, counts, _COLOURS, strict=True):
+        label = f"{lengths.name}: median {np.median(counts_N):.0f}, N = {len(counts_N):,}"
+        weights_N = np.full(len(counts_N), 1 / len(counts_N))
+        axes.hist(counts_N, edges, weights=weights_N, color=colour, alpha=0.35, label=label)
+        axes.hist(counts_N, edges, weights=weights_N, color=colour, histtype="step", linewidth=1.2)
+        axes.axvline(float(np.median(counts_N)), ymax=_BARS, color=colour, linewidth=1.4, linestyle="--")
+    axes.set_ylim(0, axes.get_ylim()[1] / _BARS)
+    if measured == "clip_tokens" and edges[-1] > CLIP_TOKENS:
+        _mark_what_clip_reads(axes)
+    axes.set_title(f"Length in {MEASURES[measured]}", loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel(f"{MEASURES[measured]} in a prompt")
+    axes.set_ylabel(f"share of prompts ({width} to a bar)" if width > 1 else "share of prompts")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_xlim(0, edges[-1])
+    panel(axes, grid=False)
+    legend = axes.legend(loc="upper right", fontsize=9, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
-    style = {
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "axes.edgecolor": "#b9b5ab",
-        "text.color": "#1c1e24",
-        "axes.labelcolor": "#5c606a",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(10, 4), dpi=120, facecolor="#faf9f6", layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
-        for place, (measured, heading) in enumerate(MEASURES.items(), start=1):
-            axes = figure.add_subplot(1, 2, place)
-            counts = [lengths.counts[measured] for lengths in (a, b)]
-            end = max(np.percentile(counts_N, 99) for counts_N in counts)
-            width = max(1, round(end / 40))
-            edges = np.arange(0, end + 2 * width, width) - 0.5
-            for lengths, counts_N, colour in zip((a, b), counts, _COLOURS, strict=True):
-                label = f"{lengths.name}: median {np.median(counts_N):.0f}, N = {len(counts_N):,}"
-                weights_N = np.full(len(counts_N), 1 / len(counts_N))
-                axes.hist(counts_N, edges, weights=weights_N, color=colour, alpha=0.35, label=label)
-                axes.hist(counts_N, edges, weights=weights_N, color=colour, histtype="step", linewidth=1.2)
-                axes.axvline(float(np.median(counts_N)), ymax=_BARS, color=colour, linewidth=1.4, linestyle="--")
-            axes.set_ylim(0, axes.get_ylim()[1] / _BARS)
-            if measured == "clip_tokens" and edges[-1] > CLIP_TOKENS:
-                axes.axvline(CLIP_TOKENS + 0.5, ymax=_BARS, color="#5c606a", linewidth=1.0, linestyle=":")
-                axes.annotate(
-                    f"CLIP reads\n{CLIP_TOKENS} tokens",
-                    (CLIP_TOKENS + 0.5, 0.55),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(4, 0),
-                    textcoords="offset points",
-                    fontsize=8,
-                    color="#5c606a",
-                )
-            axes.set_title(f"Length in {heading}", loc="left", fontsize=11, fontweight="bold")
-            axes.set_xlabel(f"{heading} in a prompt")
-            axes.set_ylabel(f"share of prompts ({width} to a bar)" if width > 1 else "share of prompts")
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-            axes.set_xlim(0, edges[-1])
-            axes.set_facecolor("#ffffff")
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(colors="#5c606a", length=3)
-            legend = axes.legend(loc="upper right", fontsize=9, frameon=False)
-            for text in legend.get_texts():
-                text.set_parse_math(False)
-        with whole_file(path) as aside:
-            # Without the software entry, the bytes do not name matplotlib's version.
-            canvas.print_png(str(aside), metadata={"Software": None})
+
+def _mark_what_clip_reads(axes: Axes) -> None:
+    axes.axvline(CLIP_TOKENS + 0.5, ymax=_BARS, color=SOFT_INK, linewidth=1.0, linestyle=":")
+    axes.annotate(
+        f"CLIP reads\n{CLIP_TOKENS} tokens",
+        (CLIP_TOKENS + 0.5, 0.55),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=8,
+        color=SOFT_INK,
+    )
+
+
+def study_prompt_lengths(a: PromptFile, b: PromptFile, limit: int | None, to: Path) -> None:
+    """Measure two files, print the table, and write prompt_lengths.csv and .png to `to`; `limit`: only the first rows of each.
+
+    Raises UserError for a file without prompts, and RunFolderError where a file cannot be written.
+    """
+    from ablations.runtime.console import Console
+
+    console = Console()
+    # Both are read before the first is counted: a mistake in the second costs no time.
+    found = [(file.name, *_read(file, limit)) for file in (a, b)]
+    for name, prompts, bad in found:
+        if bad:
+            total = len(prompts) + len(bad)
+            console.say(f"{name}: {len(bad)} of {total} rows left out; the first, row {bad[0].id}: {bad[0].detail}")
+    first, second = (measure_lengths(name, prompts, console) for name, prompts, _ in found)
+    png, csv_path = to / "prompt_lengths.png", to / "prompt_lengths.csv"
+    write_csv(csv_path, (first, second))
+    draw_lengths(png, first, second)
+    console.table(table_of(first, second))
+    shares = {heading: share_shorter(first.counts[measured], second.counts[measured]) for measured, heading in MEASURES.items()}
+    shorter = ", ".join(f"{share:.1%} in {heading}" for heading, share in shares.items())
+    console.say(f"A is shorter ({a.name} than {b.name}): {shorter}; 50% = no difference")
+    console.say(f"figure: {png}, lengths: {csv_path}")
+
+
+def _read(file: PromptFile, limit: int | None) -> tuple[list[Prompt], list[BadRecord]]:
+    from ablations.building_cfp.prompts import read_prompts
+
+    try:
+        return read_prompts(file.path, file.column, limit)
+    except UserError as error:
+        # Another command reads its prompts by this option; here they are the arguments themselves.
+        raise UserError(str(error).removeprefix("--prompts ")) from error

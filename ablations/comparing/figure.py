@@ -26,7 +26,6 @@ from ablations.figures.typesetting import (
     checked_picture,
     drawable,
     paste_picture,
-    save_png,
     scaled,
     wrap,
 )
@@ -96,7 +95,8 @@ def draw_figure(
             text.draw(draw, x, top + picture_height + 10)
         y += row_height + 12
     footer.draw(draw, _MARGIN, y)
-    return save_png(canvas, path)
+    canvas.save(path, format="PNG")
+    return Path(path)
 
 
 def _text(coarse: str, cell: Shown, width: int) -> Block:

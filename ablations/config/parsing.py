@@ -20,11 +20,12 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ablations.runtime.command_line import hint
 from ablations.runtime.errors import UserError
 
 Scalar = bool | int | float | str | None
 UNSET: Any = object()  # not None, which is a value that keys can take
-HELP_HINT = "(python -m ablations.run --help lists all)"
+HELP_HINT = hint("run")
 logger = logging.getLogger(__name__)
 
 
@@ -197,8 +198,8 @@ def _within(o: Option, value: Any) -> bool:
     )
 
 
-def require_known(name: str, keys: Mapping[str, Key], where: str = "") -> None:
-    """Raises UserError for a name that is no key, with the nearest known key."""
+def require_known(name: str, keys: Mapping[str, Key], where: str = "", help_hint: str = HELP_HINT) -> None:
+    """Raises UserError for a name that is no key, with the nearest known key and, by `help_hint`, where they are all listed."""
     if name in keys:
         return
     group = [known for known in keys if known.startswith(name + ".")]
@@ -208,18 +209,18 @@ def require_known(name: str, keys: Mapping[str, Key], where: str = "") -> None:
     near = [known for known in keys if known.rpartition(".")[2] == name.rpartition(".")[2].lower().replace("-", "_")]
     near = near or difflib.get_close_matches(name.lower(), keys, n=1)
     guess = f"; did you mean {' or '.join(repr(known) for known in near)}?" if near else ""
-    raise UserError(f"unknown key {name!r}{where}{guess} {HELP_HINT}")
+    raise UserError(f"unknown key {name!r}{where}{guess} {help_hint}")
 
 
-def read_command_line(argv: Iterable[str], keys: Mapping[str, Key]) -> dict[str, str]:
+def read_command_line(argv: Iterable[str], keys: Mapping[str, Key], help_hint: str = HELP_HINT) -> dict[str, str]:
     """`key=value` and `--key=value` arguments as text by key. Raises UserError for an unknown or repeated key and a missing '='."""
     given: dict[str, str] = {}
     for argument in argv:
         name, equals, text = argument.removeprefix("--").partition("=")
         if not equals:
-            hint = f"write {name}=true" if name in keys and keys[name].type is bool else "arguments are written key=value"
-            raise UserError(f"{argument!r} has no '='; {hint} {HELP_HINT}")
-        require_known(name, keys)
+            remedy = f"write {name}=true" if name in keys and keys[name].type is bool else "arguments are written key=value"
+            raise UserError(f"{argument!r} has no '='; {remedy} {help_hint}")
+        require_known(name, keys, help_hint=help_hint)
         if name in given:
             raise UserError(f"{name} is given twice on the command line ({given[name]!r} and {text!r}); give it once")
         given[name] = text

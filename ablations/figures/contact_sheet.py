@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ablations.figures.diversity_grid import GAP, MARGIN, TITLE
-from ablations.figures.typesetting import PAPER, Run, Style, checked_picture, paste_picture, save_png, scaled, wrap
+from ablations.figures.typesetting import PAPER, Run, Style, checked_picture, paste_picture, scaled, wrap
 
 
 def contact_sheet(images: Sequence[np.ndarray], labels: Sequence[str], columns: int, path: str | Path, title: str = "") -> Path:
-    """Draws labelled pictures in rows of `columns` as a PNG and returns its path.
+    """Draws labelled pictures in rows of `columns` as a PNG, just where it is told, and returns its path.
 
     Args:
         images: uint8 (H, W, 3) each, at least one.
@@ -47,4 +47,5 @@ def contact_sheet(images: Sequence[np.ndarray], labels: Sequence[str], columns: 
             paste_picture(canvas, pictures[i], x, y)
             texts[i].draw(draw, x, y + tall + 6)
         y += row_height + GAP
-    return save_png(canvas, path)
+    canvas.save(path, format="PNG")
+    return Path(path)

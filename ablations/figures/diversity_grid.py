@@ -29,7 +29,6 @@ from ablations.figures.typesetting import (
     checked_picture,
     drawable,
     paste_picture,
-    save_png,
     scaled,
     wrap,
 )
@@ -183,7 +182,7 @@ class _GridLayout:
 
 
 def draw_grid(rows: Sequence[GridRow], path: str | Path, title: str = "", subtitle: str = "") -> Path:
-    """Draws the grid as a PNG and returns its path; the same rows give the same bytes.
+    """Draws the grid as a PNG, just where it is told, and returns its path; the same rows give the same bytes.
 
     Args:
         rows: at least one prompt, each with at least one candidate. Rows may differ in their number of candidates.
@@ -214,7 +213,8 @@ def draw_grid(rows: Sequence[GridRow], path: str | Path, title: str = "", subtit
         _draw_row(canvas, draw, layout, i, y)
         y += row_height + 12
     layout.footer.draw(draw, MARGIN, y)
-    return save_png(canvas, path)
+    canvas.save(path, format="PNG")
+    return Path(path)
 
 
 def _check(rows: Sequence[GridRow]) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablations.figures.plot_style import ACCENT, SOFT_INK, house_style, new_figure, panel, save_png
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # "loss", "train/loss", "train/l_mse", "loss_text", "loss.clip", ...
 _LOSS_NAME = re.compile(r"(^|[/._])(loss|l)([/._]|$)", re.IGNORECASE)
@@ -15,7 +22,7 @@ _TOTAL_NAME = re.compile(r"(^|[/._])(loss|total)$", re.IGNORECASE)
 
 
 def loss_curves(csv_path: str | Path, path: str | Path, columns: Sequence[str] | None = None, title: str = "") -> Path:
-    """Draws the loss columns of a metrics.csv as a PNG, one panel each, and returns its path.
+    """Draws the loss columns of a metrics.csv as a PNG, one panel each, just where it is told, and returns its path.
 
     Args:
         csv_path: a CSV with a `step` column and blank cells where a row has no value, as Lightning's CSVLogger writes it.
@@ -25,11 +32,26 @@ def loss_curves(csv_path: str | Path, path: str | Path, columns: Sequence[str] |
     The smoothed line is a centred mean over a fifteenth of the points. Raises ValueError where there is no
     `step`, no such column, or no value.
     """
-    import matplotlib
+    curves = _read(csv_path, columns)
+    across = min(len(curves), 2) if len(curves) <= 4 else 3
+    down = math.ceil(len(curves) / across)
+    with house_style():
+        figure = new_figure(4.6 * across + 0.4, 2.7 * down + (0.5 if title else 0.1), dpi=110)
+        figure.get_layout_engine().set(wspace=0.02, hspace=0.02)
+        if title:
+            _set_title(figure, title)
+        for position, (name, curve) in enumerate(curves.items()):
+            axes = figure.add_subplot(down, across, position + 1)
+            _draw_curve(axes, name, curve)
+            if position >= len(curves) - across:
+                axes.set_xlabel("training step")
+        save_png(figure, Path(path))
+    return Path(path)
+
+
+def _read(csv_path: str | Path, columns: Sequence[str] | None) -> Mapping[str, pd.DataFrame]:
+    """The curves to draw, in order: for each column a table of its steps and values, without the rows that have none."""
     import pandas as pd
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     table = pd.read_csv(csv_path)
     if "step" not in table.columns:
@@ -43,53 +65,26 @@ def loss_curves(csv_path: str | Path, path: str | Path, columns: Sequence[str] |
     if not curves:
         raise ValueError(f"{csv_path} holds no loss values; its columns are {', '.join(table.columns)}")
     order = sorted(curves, key=lambda name: not _TOTAL_NAME.search(name)) if columns is None else list(curves)
+    return {name: curves[name] for name in order}
 
-    across = min(len(order), 2) if len(order) <= 4 else 3
-    down = math.ceil(len(order) / across)
-    style = {
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "axes.edgecolor": "#b9b5ab",
-        "text.color": "#1c1e24",
-        "axes.labelcolor": "#5c606a",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(
-            figsize=(4.6 * across + 0.4, 2.7 * down + (0.5 if title else 0.1)), dpi=110, facecolor="#faf9f6", layout="constrained"
-        )
-        canvas = FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, wspace=0.02, hspace=0.02)
-        if title:
-            # Bold 14 pt takes at most an eighth of an inch a character.
-            heading = textwrap.fill(title, int(figure.get_figwidth() * 8))
-            figure.suptitle(heading, x=0.015, ha="left", fontsize=14, fontweight="bold", parse_math=False)
-        for position, name in enumerate(order):
-            axes = figure.add_subplot(down, across, position + 1)
-            steps, values = curves[name]["step"].to_numpy(), curves[name][name]
-            few = len(values) < 20
-            axes.plot(steps, values, color="#0a607a", alpha=0.9 if few else 0.25, linewidth=1.0, marker="o" if few else None, markersize=3)
-            if not few:
-                axes.plot(
-                    steps, values.rolling(max(3, len(values) // 15), center=True, min_periods=1).mean(), color="#0a607a", linewidth=1.9
-                )
-            last = float(values.tail(max(1, len(values) // 20)).mean())
-            axes.set_title(textwrap.fill(name, 28), loc="left", fontsize=11, fontweight="bold", parse_math=False)
-            axes.set_title(f"ends at {last:.4g}", loc="right", fontsize=9, color="#5c606a")
-            axes.grid(axis="y", color="#e2dfd8", linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.set_facecolor("#ffffff")
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(colors="#5c606a", length=3)
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            if position >= len(order) - across:
-                axes.set_xlabel("training step")
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            # Without the software entry, the bytes do not name matplotlib's version.
-            canvas.print_png(str(aside), metadata={"Software": None})
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-    return path
+
+def _set_title(figure: Figure, title: str) -> None:
+    # Bold 14 pt takes at most an eighth of an inch a character.
+    heading = textwrap.fill(title, int(figure.get_figwidth() * 8))
+    figure.suptitle(heading, x=0.015, ha="left", fontsize=14, fontweight="bold", parse_math=False)
+
+
+def _draw_curve(axes: Axes, name: str, curve: pd.DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    steps, values = curve["step"].to_numpy(), curve[name]
+    few = len(values) < 20
+    axes.plot(steps, values, color=ACCENT, alpha=0.9 if few else 0.25, linewidth=1.0, marker="o" if few else None, markersize=3)
+    if not few:
+        smooth = values.rolling(max(3, len(values) // 15), center=True, min_periods=1).mean()
+        axes.plot(steps, smooth, color=ACCENT, linewidth=1.9)
+    last = float(values.tail(max(1, len(values) // 20)).mean())
+    axes.set_title(textwrap.fill(name, 28), loc="left", fontsize=11, fontweight="bold", parse_math=False)
+    axes.set_title(f"ends at {last:.4g}", loc="right", fontsize=9, color=SOFT_INK)
+    panel(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -1,4 +1,4 @@
-"""Pictures with text under them, drawn by PIL: fonts, wrapping that never overflows, scaling, and a file that appears whole.
+"""Pictures with text under them, drawn by PIL: fonts, wrapping that never overflows, and scaling.
 
 Everything here is measured before it is drawn: a caller wraps its texts to a width, adds up the heights, makes a canvas of
 that size, and draws. The font is the DejaVu Sans that matplotlib ships, so that the same call gives the same bytes anywhere. It
@@ -8,22 +8,20 @@ has Latin, Greek, Cyrillic and more; scripts that join or run from right to left
 from __future__ import annotations
 
 import functools
-import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-INK = (28, 30, 36)
-SOFT_INK = (92, 96, 106)
-FAINT_INK = (118, 122, 132)
-ACCENT = (10, 96, 122)
-PAPER = (250, 249, 246)
-CARD = (255, 255, 255)
-RULE = (226, 223, 216)
+from ablations.figures import plot_style
+
+INK, SOFT_INK, FAINT_INK = (ImageColor.getrgb(colour) for colour in (plot_style.INK, plot_style.SOFT_INK, plot_style.FAINT_INK))
+ACCENT, PAPER, CARD, RULE = (
+    ImageColor.getrgb(colour) for colour in (plot_style.ACCENT, plot_style.PAPER, plot_style.CARD, plot_style.RULE)
+)
 # Stands for a character that the font cannot draw (it has no CJK and few emoji); the font has this one.
 MISSING = "\u25a1"
 
@@ -202,16 +200,3 @@ def paste_picture(canvas: Image.Image, picture: Image.Image, x: int, y: int) -> 
     oversampled = Image.new("L", (picture.width * 4, picture.height * 4), 0)
     ImageDraw.Draw(oversampled).rounded_rectangle((0, 0, oversampled.width - 1, oversampled.height - 1), radius=16, fill=255)
     canvas.paste(picture, (x, y), oversampled.resize(picture.size, Image.Resampling.BOX))
-
-
-def save_png(canvas: Image.Image, path: str | Path) -> Path:
-    """Writes the picture aside, then renames it, so that a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        canvas.save(aside, format="PNG")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.errors import OneLineError, UserError
 
 _PYIQA_LICENCE = "CC BY-NC-SA 4.0 (pyiqa's weights)"
 _BLOCK = 1 << 20
@@ -26,13 +26,8 @@ _TIMEOUT_SECONDS = 30
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-class FetchError(RuntimeError):
+class FetchError(OneLineError, RuntimeError):
     """A file of weights could not be got. Its message is one line that names the file, the address and the remedy."""
-
-    exit_code = 1
-
-    def __init__(self, message: object):
-        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ablations.pretraining.data import Corpus
-from ablations.pretraining.loop import Schedule, train
+from ablations.pretraining.loop import Bench, Schedule, train
 from ablations.pretraining.vae import to_tensor
 from datamodules.tiny_world.grammar import draw_split
 from datamodules.tiny_world.renderer import render
@@ -25,14 +22,15 @@ def clip_pixels(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def train_clip(model, tokenize, corpus: Corpus, schedule: Schedule, directory: Path, device: torch.device, seed: int) -> dict:
+def train_clip(model, tokenize, schedule: Schedule, bench: Bench) -> dict:
     """Symmetric InfoNCE; captions with equal text in a batch count as one another's positives' copies and are masked."""
+    corpus, device = bench.corpus, bench.device
     model.to(device)
     tower = FineGrainedTextEncoder(model, share=True)  # the model's own parameters, so that training reaches them
     ids = tokenize([caption.text for caption in corpus.captions])[:, :TRAINED_POSITIONS]
 
     def loss_of_step(step: int):
-        rng = np.random.default_rng([seed, 3, step])
+        rng = np.random.default_rng([bench.seed, 3, step])
         rows = np.sort(rng.choice(len(corpus), BATCH, replace=False))
         images = clip_pixels(to_tensor(corpus.images[rows])).to(device)
         tokens = ids[rows].to(device)
@@ -50,7 +48,7 @@ def train_clip(model, tokenize, corpus: Corpus, schedule: Schedule, directory: P
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return loss, {"accuracy": (logits.argmax(-1) == target).float().mean().item(), "scale": model.logit_scale.exp().item()}
 
-    return train("open_clip", model, loss_of_step, schedule, directory)
+    return train("open_clip", model, loss_of_step, schedule, bench.directory)
 
 
 @torch.no_grad()

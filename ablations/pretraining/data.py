@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ablations.runtime.files import whole_file, write_atomically
 from datamodules.tiny_world.grammar import Caption, SceneDescription, draw_fine_caption, draw_web_caption, split_of
 from datamodules.tiny_world.renderer import IMAGE_SIZE, render
 
@@ -55,22 +55,26 @@ def _digest(captions: list[Caption]) -> str:
     return digest.hexdigest()
 
 
+def _render_to(path: Path, captions: list[Caption], workers: int) -> None:
+    """The pictures of all captions as one array file, uint8 (N, 64, 64, 3), by several processes."""
+    count = len(captions)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, IMAGE_SIZE, IMAGE_SIZE, 3))
+    starts = range(0, count, 2000)
+    with ProcessPoolExecutor(workers) as pool:
+        parts = pool.map(_render_all, [[c.description for c in captions[s : s + 2000]] for s in starts])
+        for start, part in zip(starts, parts, strict=True):
+            images[start : start + len(part)] = part
+            print(f"data: {start + len(part)}/{count} pictures", flush=True)
+    images.flush()
+
+
 def build_corpus(directory: Path, count: int, seed: int, workers: int = 2) -> Corpus:
     """Draw and render `count` captions, or open them where an earlier run left them."""
-    directory.mkdir(parents=True, exist_ok=True)
     captions = draw_captions(count, seed)
     images_path, key_path = directory / "images.npy", directory / "corpus.json"
     key = {"count": count, "seed": seed, "digest": _digest(captions)}
     if not key_path.exists() or json.loads(key_path.read_text()) != key:
-        aside = directory / "images.partial.npy"
-        images = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=(count, IMAGE_SIZE, IMAGE_SIZE, 3))
-        starts = range(0, count, 2000)
-        with ProcessPoolExecutor(workers) as pool:
-            parts = pool.map(_render_all, [[c.description for c in captions[s : s + 2000]] for s in starts])
-            for start, part in zip(starts, parts, strict=True):
-                images[start : start + len(part)] = part
-                print(f"data: {start + len(part)}/{count} pictures", flush=True)
-        images.flush()
-        os.replace(aside, images_path)
-        key_path.write_text(json.dumps(key))
+        with whole_file(images_path) as aside:
+            _render_to(aside, captions, workers)
+        write_atomically(key_path, json.dumps(key))
     return Corpus(captions, np.load(images_path, mmap_mode="r"), key["digest"])

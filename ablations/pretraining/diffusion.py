@@ -6,16 +6,13 @@ than a plain noise loss. One caption in ten is dropped, for classifier-free guid
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
-from ablations.pretraining.data import Corpus
-from ablations.pretraining.loop import Schedule, save_atomically, train
+from ablations.pretraining.loop import Bench, Schedule, save_atomically, train
 from ablations.pretraining.vae import to_tensor
 from lightning_modules.frozen_features import digest_of
 from lightning_modules.text_encoder import FineGrainedTextEncoder
@@ -26,9 +23,10 @@ MAX_SNR = 5.0
 
 
 @torch.no_grad()
-def encode_corpus(vae, corpus: Corpus, directory: Path, device: torch.device) -> tuple[Tensor, Tensor]:
+def encode_corpus(vae, bench: Bench) -> tuple[Tensor, Tensor]:
     """The VAE's posterior mean and standard deviation of every picture, float16 (N, C, 8, 8), kept on disk."""
-    path, made_from = directory / "latents.pt", digest_of((corpus.digest,), vae)
+    corpus, device = bench.corpus, bench.device
+    path, made_from = bench.directory / "latents.pt", digest_of((corpus.digest,), vae)
     if path.exists():
         stored = torch.load(path, weights_only=True)
         if stored.get("made_from") == made_from:
@@ -59,11 +57,10 @@ def encode_captions(clip_model, tokenize, texts: list[str], device: torch.device
     return torch.cat(states), index
 
 
-def train_unet(
-    unet, vae, scheduler: DDPMScheduler, clip_model, tokenize, corpus: Corpus, schedule: Schedule, directory: Path, device, seed: int
-) -> dict:
+def train_unet(unet, vae, scheduler: DDPMScheduler, clip_model, tokenize, schedule: Schedule, bench: Bench) -> dict:
     """Train on the corpus' latents, scaled by `vae.config.scaling_factor`."""
-    mean_NCHW, std_NCHW = encode_corpus(vae, corpus, directory, device)
+    corpus, device = bench.corpus, bench.device
+    mean_NCHW, std_NCHW = encode_corpus(vae, bench)
     states_MSD, caption_row_N = encode_captions(clip_model, tokenize, [caption.text for caption in corpus.captions], device)
     print(f"unet: {len(corpus)} pictures, {len(states_MSD)} distinct captions", flush=True)
     # On a CPU the fused attention's backward pass takes half of the step at these sizes; plain matrix products do not.
@@ -73,7 +70,7 @@ def train_unet(
     alphas_cumprod = scheduler.alphas_cumprod.to(device)
 
     def loss_of_step(step: int):
-        rng = np.random.default_rng([seed, 6, step])
+        rng = np.random.default_rng([bench.seed, 6, step])
         rows = torch.from_numpy(rng.choice(len(corpus), BATCH, replace=False))
         shape = (BATCH, *mean_NCHW.shape[1:])
         draw = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
@@ -91,6 +88,6 @@ def train_unet(
         error = (prediction.float() - target).pow(2).mean(dim=(1, 2, 3))
         return (weight * error).sum() / weight.sum(), {"unweighted": error.mean().item()}
 
-    summary = train("unet", unet, loss_of_step, schedule, directory, made_from=digest_of((factor,), vae, clip_model))
+    summary = train("unet", unet, loss_of_step, schedule, bench.directory, made_from=digest_of((factor,), vae, clip_model))
     unet.set_attn_processor(AttnProcessor2_0())
     return summary

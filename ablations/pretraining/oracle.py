@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from ablations.metrics.word_oracle import OracleLogits, WordOracle
-from ablations.pretraining.data import Corpus, draw_captions
-from ablations.pretraining.loop import Schedule, train
+from ablations.pretraining.data import draw_captions
+from ablations.pretraining.loop import Bench, Schedule, train
 from ablations.pretraining.vae import to_tensor
 from datamodules.tiny_world.grammar import QUALITIES, STYLES, SUBJECTS, Caption
 from datamodules.tiny_world.renderer import render
@@ -26,13 +24,14 @@ def _labels(captions: list[Caption]) -> tuple[torch.Tensor, torch.Tensor, torch.
     return subject, style, qualities
 
 
-def train_oracle(oracle: WordOracle, corpus: Corpus, schedule: Schedule, directory: Path, device: torch.device, seed: int) -> dict:
+def train_oracle(oracle: WordOracle, schedule: Schedule, bench: Bench) -> dict:
     """Fit the oracle to the corpus' renders, shifted by up to 3 px and slightly changed in brightness."""
+    corpus, device = bench.corpus, bench.device
     oracle.to(device)
     subject, style, qualities = _labels(corpus.captions)
 
     def loss_of_step(step: int):
-        rng = np.random.default_rng([seed, 5, step])
+        rng = np.random.default_rng([bench.seed, 5, step])
         rows = np.sort(rng.choice(len(corpus), BATCH, replace=False))
         images = F.pad(to_tensor(corpus.images[rows]), (3, 3, 3, 3), mode="replicate")
         top, left = rng.integers(7, size=2)
@@ -42,7 +41,7 @@ def train_oracle(oracle: WordOracle, corpus: Corpus, schedule: Schedule, directo
         loss = loss + 2 * F.binary_cross_entropy_with_logits(logits.qualities, qualities[rows].to(device))
         return loss, {"subject": (logits.subject.argmax(-1).cpu() == subject[rows]).float().mean().item()}
 
-    return train("oracle", oracle, loss_of_step, schedule, directory)
+    return train("oracle", oracle, loss_of_step, schedule, bench.directory)
 
 
 @torch.no_grad()

@@ -7,6 +7,35 @@ import hashlib
 import json
 import math
 import shutil
+from dataclasses import replace
+
+from ablations.runtime.command_line import announce_libraries
+from ablations.runtime.errors import UserError
+from ablations.runtime.files import write_json
+
+STAGES = ("vocabularies", "vae", "open_clip", "t5", "oracle", "unet", "evaluate")
+DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 900, "t5": 11_500, "oracle": 1000, "unet": 2400}
+NUM_PICTURES = 80_000
+
+
+def pretrain(arguments: argparse.Namespace) -> None:
+    """Run the stages asked for, in order.
+
+    `arguments`: stages, work, to, steps by stage, pictures, seed and threads, as the command has them. Raises UserError for a state of
+    another training or a file that is missing, and FloatingPointError for a loss that is not finite.
+    """
+    announce_libraries()
+    import torch
+
+    try:
+        pretraining = Pretraining(arguments)
+        for stage in arguments.stages:
+            if stage != "vocabularies":
+                print(f"stage {stage}", flush=True)
+                torch.manual_seed(arguments.seed)
+                getattr(pretraining, stage)()
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(error) from error
 
 
 class Pretraining:
@@ -16,11 +45,12 @@ class Pretraining:
         import torch
 
         from ablations.pretraining.data import build_corpus
+        from ablations.pretraining.loop import Bench
         from lightning_modules.backbones.tiny import TINY, build_tiny_networks
 
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
-        self.work, self.seed, self.steps = arguments.work, arguments.seed, arguments.steps
+        self.steps = arguments.steps
         self.target = arguments.to or TINY
         self.embedded = self.target.resolve() == TINY.resolve()
         if not self.embedded:
@@ -31,7 +61,8 @@ class Pretraining:
                 if not copy.exists():
                     shutil.copy(source, copy)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.corpus = build_corpus(self.work, arguments.pictures, arguments.seed)
+        self.corpus = build_corpus(arguments.work, arguments.pictures, arguments.seed)
+        self.bench = Bench(self.corpus, arguments.work, self.device, arguments.seed)
         torch.manual_seed(arguments.seed)
         if "vocabularies" in arguments.stages:
             self.vocabularies()
@@ -56,20 +87,12 @@ class Pretraining:
 
         vae = self.networks["vae"]
         narrow = AutoencoderKL.from_config({**vae.config, "latent_channels": 8})
-        first = train_vae(
-            narrow,
-            self.corpus,
-            Schedule(self.steps["vae_narrow"], 2e-3, 200, ema_decay=0.995),
-            self.work / "vae_narrow",
-            self.device,
-            self.seed,
-            batch=32,
-            crisp_share=0.0,
-        )
+        schedule = Schedule(self.steps["vae_narrow"], 2e-3, 200, ema_decay=0.995)
+        bench = replace(self.bench, directory=self.bench.directory / "vae_narrow")
+        first = train_vae(narrow, schedule, bench, batch=32, crisp_share=0.0)
         widen(vae, narrow.cpu().state_dict())
-        summary = train_vae(
-            vae, self.corpus, Schedule(self.steps["vae"], 1.2e-3, 60, ema_decay=0.995), self.work / "vae", self.device, self.seed + 1
-        )
+        schedule = Schedule(self.steps["vae"], 1.2e-3, 60, ema_decay=0.995)
+        summary = train_vae(vae, schedule, replace(self.bench, directory=self.bench.directory / "vae", seed=self.bench.seed + 1))
         self.finish("vae", summary | {"narrow": first}, vae_quality(vae, self.device))
 
     def open_clip(self) -> None:
@@ -86,9 +109,7 @@ class Pretraining:
             else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         )
         with sdpa_kernel(backends):
-            summary = train_clip(
-                model, self.tokenize, self.corpus, Schedule(self.steps["open_clip"], 1e-3, 200), self.work, self.device, self.seed
-            )
+            summary = train_clip(model, self.tokenize, Schedule(self.steps["open_clip"], 1e-3, 200), self.bench)
         self.finish("open_clip", summary, clip_quality(model, self.tokenize, self.device))
 
     def t5(self) -> None:
@@ -96,9 +117,7 @@ class Pretraining:
         from ablations.pretraining.t5 import t5_quality, train_t5
 
         model = self.networks["t5"]
-        summary = train_t5(
-            model, self.t5_tokenizer, Schedule(self.steps["t5"], 2e-3, 200, log_every=100), self.work, self.device, self.seed
-        )
+        summary = train_t5(model, self.t5_tokenizer, Schedule(self.steps["t5"], 2e-3, 200, log_every=100), self.bench)
         self.finish("t5", summary, t5_quality(model, self.t5_tokenizer, self.device))
 
     def oracle(self) -> None:
@@ -108,7 +127,7 @@ class Pretraining:
 
         self.load("vae")
         oracle = WordOracle()
-        summary = train_oracle(oracle, self.corpus, Schedule(self.steps["oracle"], 2e-3, 100), self.work, self.device, self.seed)
+        summary = train_oracle(oracle, Schedule(self.steps["oracle"], 2e-3, 100), self.bench)
         quality = oracle_quality(oracle, self.networks["vae"], self.device)
         path = WEIGHTS if self.embedded else self.target / WEIGHTS.name
         save_network(oracle.cpu(), path)
@@ -119,13 +138,11 @@ class Pretraining:
         from ablations.pretraining.loop import Schedule
 
         vae, unet = self.load("vae"), self.networks["unet"]
-        mean, _ = encode_corpus(vae, self.corpus, self.work, self.device)
+        mean, _ = encode_corpus(vae, self.bench)
         vae.register_to_config(scaling_factor=round(1 / mean.float().std().item(), 4))
         self.write_scaling_factor(vae.config.scaling_factor)
         schedule = Schedule(self.steps["unet"], 8e-4, 300, decay_share=0.35, ema_decay=0.999)
-        summary = train_unet(
-            unet, vae, self.scheduler, self.load("open_clip"), self.tokenize, self.corpus, schedule, self.work, self.device, self.seed
-        )
+        summary = train_unet(unet, vae, self.scheduler, self.load("open_clip"), self.tokenize, schedule, self.bench)
         self.finish("unet", summary, {})
 
     def evaluate(self) -> None:
@@ -133,7 +150,7 @@ class Pretraining:
         from ablations.pretraining.evaluation import diffusion_quality
         from lightning_modules.backbones.tiny import load_tiny_backbones
 
-        self.record("diffusion", {}, diffusion_quality(load_tiny_backbones(self.target).to(self.device), self.work))
+        self.record("diffusion", {}, diffusion_quality(load_tiny_backbones(self.target).to(self.device), self.bench.directory))
 
     def load(self, part: str):
         """A network with the weights that its stage left."""
@@ -157,14 +174,14 @@ class Pretraining:
         texts = "\n".join(caption.text for caption in self.corpus.captions)
         provenance["corpus"] = {
             "pictures": len(self.corpus),
-            "seed": self.seed,
+            "seed": self.bench.seed,
             "captions_sha256": hashlib.sha256(texts.encode()).hexdigest(),
         }
         provenance["stages"][stage] = {
             "training": summary,
             "quality": {k: round(v, 5) if isinstance(v, float) and math.isfinite(v) else v for k, v in quality.items()},
         }
-        path.write_text(json.dumps(provenance, indent=2) + "\n")
+        write_json(path, provenance)
         print(f"{stage}: {json.dumps(provenance['stages'][stage]['quality'])}", flush=True)
 
     def write_scaling_factor(self, factor: float) -> None:

@@ -6,13 +6,11 @@ write every word, but hardly which of them suit what.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from ablations.pretraining.data import draw_captions
-from ablations.pretraining.loop import Schedule, train
+from ablations.pretraining.loop import Bench, Schedule, train
 from datamodules.tiny_world.grammar import FILLERS, QUALITIES, SCENES, STYLES, TIMES, draw_split
 
 BATCH = 64
@@ -83,20 +81,20 @@ def _pad(rows: list[list[int]], fill: int) -> torch.Tensor:
     return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
 
 
-def train_t5(model, tokenizer, schedule: Schedule, directory: Path, device: torch.device, seed: int, count: int = 40000) -> dict:
+def train_t5(model, tokenizer, schedule: Schedule, bench: Bench, count: int = 40000) -> dict:
     """Train on `count` captions; `tokenizer` is the Hugging Face fast tokenizer."""
-    model.to(device)
-    texts = [words_of(caption.text) for caption in draw_captions(count, seed + 1, fine_share=FINE_SHARE)]
+    model.to(bench.device)
+    texts = [words_of(caption.text) for caption in draw_captions(count, bench.seed + 1, fine_share=FINE_SHARE)]
 
     def loss_of_step(step: int):
-        rng = np.random.default_rng([seed, 4, step])
+        rng = np.random.default_rng([bench.seed, 4, step])
         examples = [_example(texts[row], rng) for row in rng.choice(len(texts), BATCH, replace=False)]
-        sources = _pad([encode_words(source, tokenizer) for source, _ in examples], tokenizer.pad_token_id).to(device)
-        labels = _pad([encode_words(target, tokenizer) for _, target in examples], -100).to(device)
+        sources = _pad([encode_words(source, tokenizer) for source, _ in examples], tokenizer.pad_token_id).to(bench.device)
+        labels = _pad([encode_words(target, tokenizer) for _, target in examples], -100).to(bench.device)
         output = model(input_ids=sources, attention_mask=sources != tokenizer.pad_token_id, labels=labels)
         return output.loss, {}
 
-    return train("t5", model, loss_of_step, schedule, directory)
+    return train("t5", model, loss_of_step, schedule, bench.directory)
 
 
 @torch.no_grad()

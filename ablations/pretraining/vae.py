@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from ablations.pretraining.data import Corpus
-from ablations.pretraining.loop import Schedule, train
+from ablations.pretraining.loop import Bench, Schedule, train
 from datamodules.tiny_world.grammar import draw_split
 from datamodules.tiny_world.renderer import high_quality, render
 
@@ -22,25 +19,17 @@ def to_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_vae(
-    vae,
-    corpus: Corpus,
-    schedule: Schedule,
-    directory: Path,
-    device: torch.device,
-    seed: int,
-    batch: int = BATCH,
-    crisp_share: float = 0.75,
-) -> dict:
+def train_vae(vae, schedule: Schedule, bench: Bench, batch: int = BATCH, crisp_share: float = 0.75) -> dict:
     """Fit `vae` to the corpus; returns the loop's summary.
 
     `crisp_share` of the batches show sharp pictures only: blurred ones are learned in passing.
     """
+    corpus, device = bench.corpus, bench.device
     vae.to(device, memory_format=torch.channels_last)
     crisp = np.array([i for i, caption in enumerate(corpus.captions) if "sharp focus" in caption.description.qualities])
 
     def loss_of_step(step: int):
-        rng = np.random.default_rng([seed, 2, step])
+        rng = np.random.default_rng([bench.seed, 2, step])
         rows = np.sort(rng.choice(crisp if step % 4 >= 4 * (1 - crisp_share) else len(corpus), batch, replace=False))
         images = to_tensor(corpus.images[rows]).to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -52,7 +41,7 @@ def train_vae(
         divergence = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
         return error + KL_WEIGHT * divergence, {"mse": error.item(), "kl": divergence.item()}
 
-    return train("vae", vae, loss_of_step, schedule, directory)
+    return train("vae", vae, loss_of_step, schedule, bench.directory)
 
 
 @torch.no_grad()

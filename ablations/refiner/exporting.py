@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from ablations.config import KEYS, to_flat_dict
 from ablations.refiner import exported_refiner
-from ablations.results.trained_run import TrainedRun
-from ablations.runtime.errors import UserError
+from ablations.results.trained_run import TrainedRun, find_trained_run
+from ablations.runtime.command_line import announce_libraries
+from ablations.runtime.errors import OneLineError, UserError
 from ablations.runtime.files import cannot_write, whole_folder, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -31,10 +32,22 @@ LARGEST_SHARE = 1e-5
 LARGEST_SHARE_COMPACT = 5e-3
 
 
-class ExportError(RuntimeError):
+class ExportError(OneLineError, RuntimeError):
     """An exported network that does not do what the trained one does. Nothing is left behind."""
 
-    exit_code = 1
+
+def export_run(run_dir: Path, to: Path, with_image_model: bool, compact: bool, force: bool) -> None:
+    """`export` of the run in a folder, with `force` in place of an earlier export, saying what it does.
+
+    Raises UserError where there is no trained run or something else lies at `to`, and what `export` raises.
+    """
+    run = find_trained_run(run_dir)
+    check_target(to, force)
+    announce_libraries()
+    without_bars()
+    from ablations.runtime.console import Console
+
+    export(run, to, with_image_model, Console().say, compact)
 
 
 def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callable[[str], object], compact: bool = False) -> None:
@@ -85,6 +98,15 @@ def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callab
         )
         write_atomically(aside / "README.md", card)
     say(f"exported {run} to {directory} (largest difference of the text states: {difference:.1e})")
+
+
+def check_target(directory: Path, force: bool) -> None:
+    """Raises UserError unless the export may take the place of `directory`."""
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        if not (directory / exported_refiner.CONFIG).is_file():
+            raise UserError(f"--to: {directory} is there already and holds no export: name another folder")
+        if not force:
+            raise UserError(f"--to: {directory} holds an earlier export: name another folder, or replace it with --force")
 
 
 def backbone_sources(refiner: PromptRefiner) -> dict[str, tuple[str, str]]:

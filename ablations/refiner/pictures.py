@@ -10,7 +10,7 @@ import numpy as np
 
 from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.figures.diversity_grid import GridRow, draw_grid
-from ablations.runtime.errors import RunFolderError
+from ablations.runtime.files import whole_file
 
 if TYPE_CHECKING:
     from ablations.refiner.prompt_refiner import PromptRefiner, RefinedPrompt
@@ -65,7 +65,5 @@ class GridPages:
 def write_grid(refiner: PromptRefiner, rows: Sequence[GridRow], path: Path, title: str) -> None:
     """Write a grid, whole or not at all. Raises RunFolderError where it cannot be written."""
     note = TINY_WORLD_NOTE if refiner.config.profile == "tiny" else ""
-    try:
-        draw_grid(rows, path, title, note)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+    with whole_file(path) as aside:
+        draw_grid(rows, aside, title, note)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ablations.refiner.session import candidate_record
 from ablations.refiner.texts import SKIPPED, PreparedText, decode, prepare
 from ablations.runtime.errors import UserError
+from datamodules.files import whole_file
 
 if TYPE_CHECKING:
     from ablations.refiner.pictures import GridPages
@@ -102,12 +103,9 @@ def write_records_to_file(made: Iterable[dict[str, Any]], path: Path, tally: Tal
 
     Raises UserError for a file that cannot be written.
     """
-    aside = partial_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as stream:
+        with whole_file(path, sync=False, aside=partial_path(path)) as aside, open(aside, "wb") as stream:
             write_records(made, stream, tally)
-        aside.replace(path)
     except OSError as error:
         raise UserError(f"output: cannot write {error.filename or path}: {error.strerror or error}") from error
 

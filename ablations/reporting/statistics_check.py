@@ -107,7 +107,7 @@ def false_alarms(draws: int, seed: int = 1) -> list[FalseAlarms]:
     return found
 
 
-def show(say: Callable[[str], object], coverages: list[Coverage], alarms: list[FalseAlarms]) -> bool:
+def say_what_holds(say: Callable[[str], object], coverages: list[Coverage], alarms: list[FalseAlarms]) -> bool:
     """Say what was found, worst and mean by number of seeds and level of the effects; whether every promise is kept."""
     say("95% intervals: coverage of the truth, and mean width in units of the oracle's that knows the variances")
     say(f"{'effects at':<12}{'seeds':>6}{'settings':>10}{'coverage: least':>17}{'mean':>8}{'width: mean':>13}{'greatest':>10}")

@@ -26,20 +26,20 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self._held = False
-        self._installed = False
+        self._previous: dict[signal.Signals, object] = {}
 
     def install(self) -> StopRequest:
         self._previous = {number: signal.signal(number, self._remember) for number in _SIGNALS}
-        self._installed = True
         return self
 
     def restore(self) -> None:
+        """Give the signals back, where they were taken."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler)  # type: ignore[arg-type]
 
     def reclaim(self) -> None:
         """Take the signals back from Lightning, whose handler would end the process at a point of its own choosing."""
-        if self._installed and not self.requested:
+        if self._previous and not self.requested:
             for number in _SIGNALS:
                 signal.signal(number, self._remember)
 

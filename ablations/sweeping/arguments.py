@@ -1,45 +1,38 @@
-"""The command line of `sweep` and `plan`."""
+"""The command line of `sweep` and `plan`: a sweep file, `key=value` words for its cells, and options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import argparse
+from typing import TYPE_CHECKING
 
+from ablations.runtime.command_line import OneLineParser, hint, started_as, whole_number
 from ablations.runtime.errors import UserError
 
-
-@dataclass
-class Arguments:
-    """A command line of `sweep` or `plan`: the sweep file, `key=value` arguments and options."""
-
-    file: str = ""
-    keys: list[str] = field(default_factory=list)
-    options: dict[str, int | float | bool] = field(default_factory=dict)
+if TYPE_CHECKING:
+    from ablations.sweeping.cells import Grid, Search
+    from ablations.sweeping.sweep_file import SweepFile
 
 
-def read_arguments(argv: list[str], numbers: tuple[str, ...], flags: tuple[str, ...], module: str) -> Arguments:
-    """The command line, options being --NAME N, --NAME=N for `numbers` and --NAME for `flags`. Raises UserError in one line."""
-    read = Arguments()
-    words = list(argv)
-    hint = f"(python -m {module} --help)"
-    while words:
-        word = words.pop(0)
-        name, equals, text = word.removeprefix("--").partition("=")
-        if word.startswith("--") and name in flags and not equals:
-            read.options[name] = True
-        elif word.startswith("--") and name in numbers:
-            text = text if equals else words.pop(0) if words else ""
-            if not text.isdecimal() or (int(text) < 1 and name != "search-seed"):
-                raise UserError(f"--{name} must be an integer of at least {int(name != 'search-seed')}, not {text!r} {hint}")
-            read.options[name] = int(text)
-        elif word.startswith("-") and not equals:
-            options = ", ".join(f"--{known}" for known in (*numbers, *flags))
-            raise UserError(f"unknown option {word}; there are {options} {hint}")
-        elif equals:
-            read.keys.append(word)
-        elif read.file:
-            raise UserError(f"one sweep file at a time, got {read.file!r} and {word!r} {hint}")
-        else:
-            read.file = word
-    if not read.file:
-        raise UserError(f"name a sweep file, as in python -m {module} sweeps/losses.yaml {hint}")
-    return read
+def sweep_parser(command: str, usage: str) -> OneLineParser:
+    """What both commands take; a command adds its own options."""
+    made = OneLineParser(command, usage=usage, takes_keys=True)
+    made.set_defaults(command=command)
+    made.add_argument("files", nargs="*", metavar="FILE")
+    made.add_argument("--jobs", type=whole_number(1), default=1)
+    made.add_argument("--count", type=whole_number(1))
+    made.add_argument("--search-seed", type=whole_number(0), default=0)
+    return made
+
+
+def read_cells(arguments: argparse.Namespace) -> tuple[SweepFile, Grid | Search]:
+    """The sweep that the arguments name, and its cells. Raises UserError for a mistake in the arguments or the file."""
+    from ablations.sweeping.cells import cells_of
+    from ablations.sweeping.sweep_file import read_sweep_file
+
+    command, files = arguments.command, arguments.files
+    if not files:
+        raise UserError(f"name a sweep file, as in {started_as(command)} sweeps/losses.yaml {hint(command)}")
+    if len(files) > 1:
+        raise UserError(f"one sweep file at a time, got {files[0]!r} and {files[1]!r} {hint(command)}")
+    sweep = read_sweep_file(files[0], arguments.keys)
+    return sweep, cells_of(sweep, arguments.count, arguments.search_seed)

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,12 +105,9 @@ class _Probes:
     def _measure(self, config: Config, what: str) -> tuple[TrainingCosts | EvaluationCosts, float]:
         """Times a config in a folder that goes away again; returns the share of the processors that it got, too."""
         if self._shared is None:
-            self._say("loading libraries (some seconds)")
             if self.threads is not None:
                 os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
-            from ablations.runtime.quiet_libraries import quiet_libraries
-
-            quiet_libraries()
+            announce_libraries(self._say)
             from ablations.cell.shared import Shared
 
             self._shared = Shared()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.sweeping.costs import UNDISTURBED
+from datamodules.progress import duration
 
 if TYPE_CHECKING:
     from ablations.runtime.console import Console
@@ -22,7 +23,6 @@ def show_plan(cells: Grid | Search, forecasts: Mapping[str, CellForecast], total
 
     from ablations.config.parsing import show
     from ablations.sweeping.dispatcher import is_trained
-    from ablations.sweeping.progress import duration
 
     arms: dict[str, list[Cell]] = {}
     for cell in cells.cells:

@@ -19,6 +19,7 @@ from ablations.runtime.files import write_atomically, write_json
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import Cells, Dispatcher, Outcome, is_trained
 from ablations.sweeping.sweep_file import SweepFile
+from datamodules.progress import duration
 
 T = TypeVar("T")
 
@@ -35,11 +36,6 @@ class RelayConsole(Console):
 
     def table(self, table: Table) -> None:
         """The report compares cells; a table of each would drown the progress."""
-
-
-def duration(seconds: float) -> str:
-    """Seconds as one says them: 42 s, 12 min, 3.4 h."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class SweepProgress:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from ablations.config import Config, from_flat_dict, to_flat_dict
 from ablations.results.run_folder import CellBusy, is_finished
+from ablations.runtime.command_line import LOADING, announce_libraries
 from ablations.runtime.errors import RunFolderError, UserError, one_line
 from ablations.runtime.stopping import Preempted, StopRequest
 from ablations.sweeping.cell import Cell
@@ -75,10 +76,7 @@ def run_here(dispatcher: Dispatcher, progress: SweepProgress, stop: StopRequest)
 
 
 def _open_shared(say: Callable[[str], None]) -> Shared:
-    say("loading libraries (some seconds)")
-    from ablations.runtime.quiet_libraries import quiet_libraries
-
-    quiet_libraries()
+    announce_libraries(say)
     from ablations.cell.shared import Shared
 
     return Shared()
@@ -98,7 +96,7 @@ def run_in_processes(dispatcher: Dispatcher, progress: SweepProgress, jobs: int)
     """Run the sweep's cells in `jobs` processes until all have ended. Raises Preempted at a signal, when all processes have stopped."""
     threads = max(1, num_processors() // jobs)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    progress.say(f"{jobs} processes with {os.environ['OMP_NUM_THREADS']} threads each; loading libraries (some seconds)")
+    progress.say(f"{jobs} processes with {os.environ['OMP_NUM_THREADS']} threads each; {LOADING}")
     workers: list[_Worker] = []
     try:
         while not dispatcher.is_done:

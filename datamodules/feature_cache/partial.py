@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datamodules.files import file_digest, write_atomically
+from datamodules.files import file_digest, put_in_place, write_atomically
 
 if TYPE_CHECKING:
     from datamodules.feature_cache.cache import FeatureCache
@@ -121,7 +121,7 @@ class PartialCache:
             raise self._explained(error) from error
         if cache.folder.exists():
             shutil.rmtree(cache.folder)
-        os.rename(self._folder, cache.folder)
+        put_in_place(self._folder, cache.folder)
         (cache.folder / _NOTE).unlink()  # last: a process that is killed before finds every row done
         cache._arrays = {}
 

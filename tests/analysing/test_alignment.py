@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ablations.alignment import main
-from ablations.analysing.alignment import MEASURES, Pair, aligned, compare, cosines, evaluated_pairs, find_runs, measure
+from ablations.analysing.alignment import MEASURES, Pair, aligned, compare_alignment, cosines, evaluated_pairs, find_runs, measure_alignment
 from ablations.runtime.console import Console
 from ablations.runtime.errors import UserError
 from helpers.trained_runs import make_run, nudge
@@ -78,7 +78,7 @@ def fake(values) -> dict:
 
 
 def test_one_seed_has_an_interval_over_prompts_that_says_so():
-    (found,) = compare([fake([0.1, 0.2, 0.3])], [fake([0.4, 0.4, 0.7])], ["a", "b", "c"])
+    (found,) = compare_alignment([fake([0.1, 0.2, 0.3])], [fake([0.4, 0.4, 0.7])], ["a", "b", "c"])
     assert (found.step0, found.trained, found.difference) == pytest.approx((0.2, 0.5, 0.3))
     half = 4.302653 * np.std([0.3, 0.2, 0.4], ddof=1) / np.sqrt(3)
     assert (found.low, found.high) == pytest.approx((0.3 - half, 0.3 + half), abs=1e-6)
@@ -87,17 +87,17 @@ def test_one_seed_has_an_interval_over_prompts_that_says_so():
 
 def test_two_seeds_have_no_interval_and_three_have_one_for_new_seeds_and_prompts():
     before, after = fake([0.1, 0.2, 0.3]), [fake([0.4, 0.4, 0.7]), fake([0.3, 0.5, 0.6]), fake([0.5, 0.4, 0.6])]
-    (two,) = compare([before] * 2, after[:2], ["a", "b", "c"])
+    (two,) = compare_alignment([before] * 2, after[:2], ["a", "b", "c"])
     assert two.low is two.high is two.p_value is None and two.note == "2 seeds: no interval below 3"
     assert two.difference == pytest.approx(np.mean([0.3, 0.2, 0.4, 0.2, 0.3, 0.3]))
-    (three,) = compare([before] * 3, after, ["a", "b", "c"])
+    (three,) = compare_alignment([before] * 3, after, ["a", "b", "c"])
     assert three.low < three.difference < three.high and three.note == "" and three.num_seeds == 3
 
 
 def test_prompts_of_equal_text_are_one_unit():
-    (found,) = compare([fake([0.0, 0.0, 0.0])], [fake([0.2, 0.4, 0.6])], ["a", "a", "b"])
+    (found,) = compare_alignment([fake([0.0, 0.0, 0.0])], [fake([0.2, 0.4, 0.6])], ["a", "a", "b"])
     assert found.num_prompts == 2 and found.difference == pytest.approx((0.3 + 0.6) / 2)
-    (one,) = compare([fake([0.0, 0.0])], [fake([0.2, 0.4])], ["a", "a"])
+    (one,) = compare_alignment([fake([0.0, 0.0])], [fake([0.2, 0.4])], ["a", "a"])
     assert one.low is None and one.note == "one seed and one prompt: no interval"
 
 
@@ -111,7 +111,7 @@ def test_an_arms_folder_stands_for_its_seeds_and_runs_of_other_arms_are_not_pool
     write_prompts(runs[0])
     write_prompts(runs[1], PAIRS[:2])
     with pytest.raises(UserError, match=r"was evaluated on other prompts than .* give --num-prompts N"):
-        measure(find_runs(runs), None, Console("none"), small_backbones)
+        measure_alignment(find_runs(runs), None, Console("none"), small_backbones)
 
 
 def test_a_run_is_measured_over_the_prompts_it_was_evaluated_on(tmp_path, small_backbones):
@@ -119,7 +119,7 @@ def test_a_run_is_measured_over_the_prompts_it_was_evaluated_on(tmp_path, small_
     with pytest.raises(UserError, match="was not evaluated, so it has no prompts of its own: give --num-prompts N"):
         evaluated_pairs(find_runs([run])[0])
     write_prompts(run)
-    pairs, step0, trained = measure(find_runs([run]), None, Console("none"), small_backbones)
+    pairs, step0, trained = measure_alignment(find_runs([run]), None, Console("none"), small_backbones)
     assert pairs == PAIRS
     expected = aligned(small_backbones.text_encoder, small_backbones, PAIRS)
     for key, values in expected.items():
@@ -149,15 +149,12 @@ def test_the_command_writes_json_and_figure_over_held_out_prompts(tmp_path, smal
     "arguments, message",
     [
         (["nowhere"], "nowhere holds no run.json that can be read"),
-        (["nowhere", "--num-prompts", "0"], "--num-prompts must be at least 1, not 0"),
+        (["nowhere", "--num-prompts", "0"], "argument --num-prompts: '0' is no whole number of at least 1"),
         ([], "RUN_DIR"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(capsys, arguments, message):
-    try:
-        code = main(arguments)
-    except SystemExit as exit_:
-        code = exit_.code
+    code = main(arguments)
     error = capsys.readouterr().err
     assert code == 2 and message in error and error.startswith("error: ") and error.count("\n") == 1
 

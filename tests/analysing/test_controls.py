@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.analysing.controls import compare, compared_metrics, compared_pairs, scores_of_arm
+from ablations.analysing.controls import compare_conditions, compared_metrics, compared_pairs, scores_of_arm
 from ablations.controls import main
 from ablations.results.conditions import all_conditions
 from ablations.runtime.errors import UserError
@@ -36,7 +36,7 @@ def test_a_line_for_every_comparison_with_the_paired_difference(arm, capsys):
     assert main([str(arm)]) == 0
     out = capsys.readouterr().out
     scores = scores_of_arm(arm)
-    one, other, difference = compare(scores, "fidelity", "refined", "control_step0")
+    one, other, difference = compare_conditions(scores, "fidelity", "refined", "control_step0")
     (line,) = [line for line in out.splitlines() if "fidelity" in line and "refined - control_step0" in line]
     assert f"{one:.3f} {other:.3f}" in line and f"{difference.mean:+.3f}" in line
     assert "N = 3 seeds x 4 distinct prompts" in out and "subject_in_text" not in out  # which these cells did not score

@@ -94,7 +94,7 @@ def test_the_same_files_give_the_same_figure_byte_for_byte(files, tmp_path):
         (["{a}", "{b}", "--column", "id", "--column", "x"], "--column id: novices.txt is read as plain text"),
         (["{b}", "{b}", "--column", "absent", "--names", "one", "two"], "--column absent: training.csv has no such column"),
         (["{b}", "{b}"], "both files would be called"),
-        (["{a}", "{b}", "--limit", "0"], "--limit must be at least 1, not 0"),
+        (["{a}", "{b}", "--limit", "0"], "argument --limit: '0' is no whole number of at least 1"),
         (["{a}", "{b}", "--to", "{a}"], "is a file: give a folder"),
         (["{a}", "{empty}"], "empty.txt: there is no prompt in it"),
         (["{a}"], "FILE_B"),
@@ -104,10 +104,7 @@ def test_mistakes_are_one_line_and_exit_code_2(files, tmp_path, capsys, argument
     (tmp_path / "empty.txt").write_text("\n")
     places = {"a": files[0], "b": files[1], "empty": tmp_path / "empty.txt"}
     argv = [argument.format(**places) for argument in arguments]
-    try:
-        code = main(argv)
-    except SystemExit as exit_:
-        code = exit_.code
+    code = main(argv)
     error = capsys.readouterr().err
     assert code == 2 and message in error and error.startswith("error: ") and error.count("\n") == 1
     assert "--prompts" not in error and not (tmp_path / "prompt_lengths").exists()

@@ -15,6 +15,7 @@ from ablations import compare
 from ablations.baselines.base import AnswerStore, Asked, Written
 from ablations.baselines.chat import INSTRUCTION, ChatBaseline, Prices, read_answer
 from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Patience, Unreachable, checked_url
+from ablations.comparing.arguments import chat_settings
 from ablations.runtime.errors import UserError
 from helpers.chat_server import Server, answer, ok
 
@@ -213,7 +214,7 @@ def test_the_key_appears_in_no_file_log_or_error(server, tmp_path, caplog, capsy
 def test_the_key_of_the_environment_stays_out_of_what_the_command_shows(monkeypatch, capsys):
     monkeypatch.setenv("MY_KEY", KEY)
     arguments = ["--chat", "gpt-test", "--chat-key-variable", "MY_KEY"]
-    settings = compare._chat_settings(compare.parser().parse_args(arguments))
+    settings = chat_settings(compare.parser().read(arguments))
     assert settings.key == KEY and KEY not in repr(settings)
     assert compare.main([*arguments, "--chat-url", "http://far.example/v1"]) == 2
     error = capsys.readouterr().err

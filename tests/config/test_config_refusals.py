@@ -5,7 +5,7 @@ import pytest
 from ablations.config import parse
 from ablations.runtime.errors import RunFolderError, UserError
 
-HINT = "(python -m ablations.run --help lists all)"
+HINT = "(python -m ablations.run --help)"
 
 
 def refusal(*argv: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ablations.app import listen
+from ablations.web.starting import listen
 
 
 @contextmanager

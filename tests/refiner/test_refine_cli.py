@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from ablations import PromptRefiner, refine
-from ablations.refine import Arguments, main, parse_arguments
-from ablations.refiner import exported_refiner
+from ablations import PromptRefiner
+from ablations.refine import main
+from ablations.refiner import exported_refiner, refining
+from ablations.refiner.arguments import OWN_KEYS, SETTINGS, RefineArguments, parse_arguments
 from ablations.refiner.session import RefiningSettings, candidate_record
 from ablations.refiner.terminal import TerminalSession, shown
 from ablations.runtime.errors import RunFolderError, UserError
@@ -52,7 +53,7 @@ def refiner(tmp_path_factory, small_backbones) -> PromptRefiner:
 @pytest.fixture
 def call(monkeypatch, capsysbinary, refiner):
     """Run the command on random networks that are loaded already; returns exit code, records and standard error."""
-    monkeypatch.setattr(refine, "load_refiner", lambda arguments: refiner)
+    monkeypatch.setattr(refining, "load_refiner", lambda arguments: refiner)
 
     def run(given, *arguments: str) -> tuple[int, list[dict], str]:
         stream = io.BytesIO(given) if isinstance(given, bytes) else given
@@ -102,7 +103,7 @@ def test_a_prompt_on_the_command_line_is_one_record_and_a_file_is_read_past_its_
 
 
 def test_every_record_is_there_before_the_next_line_is_read(call, monkeypatch, refiner):
-    monkeypatch.setattr(refine, "load_refiner", lambda arguments: refiner)
+    monkeypatch.setattr(refining, "load_refiner", lambda arguments: refiner)
     read_end, write_end = os.pipe()
     seen: list[bytes] = []
 
@@ -169,18 +170,18 @@ def test_pictures_are_drawn_in_a_grid_that_the_record_names(call, tmp_path):
         (["a cat", "images=true", "grid=a.jpg"], "must end in .png"),
         (["a cat", "grid=a.png"], "no effect without images=true"),
         (["e=mc2"], "write --"),
-        (["--verbose"], "unknown key 'verbose'"),
+        (["--verbose"], "'--verbose' has no '='"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, said, capsys, monkeypatch):
-    monkeypatch.setattr(refine, "load_refiner", lambda arguments: pytest.fail("libraries are loaded only for what can be done"))
+    monkeypatch.setattr(refining, "load_refiner", lambda arguments: pytest.fail("libraries are loaded only for what can be done"))
     assert main(arguments) == 2
     out, error = capsys.readouterr()
     assert out == "" and error.startswith("error: ") and said in error and len(error.strip().splitlines()) == 1
 
 
 def test_what_is_a_prompt_and_what_is_a_setting():
-    def prompt_of(*argv: str) -> Arguments:
+    def prompt_of(*argv: str) -> RefineArguments:
         return parse_arguments(argv)
 
     assert prompt_of("a", "green", "tree", "--seed=4", "prompt_len=6.0").prompt == "a green tree"
@@ -199,7 +200,7 @@ def test_help_and_mistakes_take_under_a_second_and_load_nothing_heavy():
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.stdout.strip().splitlines()[-1] == "2 []"
-    assert all(f"  {name}=" in result.stdout for name in refine.OWN_KEYS)
+    assert all(f"  {name}=" in result.stdout for name in OWN_KEYS)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
@@ -210,7 +211,7 @@ class Terminal:
         self.lines, self.asked = list(lines), []
         self.console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard", highlight=False)
         self.session = TerminalSession(
-            refiner, settings or RefiningSettings(), keys=refine.SETTINGS, console=self.console, read=self.read, **files
+            refiner, settings or RefiningSettings(), keys=SETTINGS, console=self.console, read=self.read, **files
         )
 
     def read(self, prompt: str) -> str:

@@ -250,8 +250,8 @@ def test_a_mistake_costs_one_line_and_code_2_without_heavy_imports(module, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sweeps/losses.yaml", "--job", "2"], "unknown option --job"),
-        (["sweeps/losses.yaml", "--jobs", "none"], "--jobs must be an integer of at least 1"),
+        (["sweeps/losses.yaml", "--job", "2"], "unrecognized arguments: --job"),
+        (["sweeps/losses.yaml", "--jobs", "none"], "argument --jobs: 'none' is no whole number of at least 1"),
         (["sweeps/losses.yaml", "sweeps/afe.yaml"], "one sweep file at a time"),
         (["seed=1"], "name a sweep file"),
         (["sweeps/losses.yaml", "promt_len=2"], "did you mean 'prompt_len'"),

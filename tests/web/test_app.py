@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
@@ -18,6 +19,8 @@ from ablations import PromptRefiner, app
 from ablations.refiner.exporting import export
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
+from ablations.web import starting
+from ablations.web.arguments import PageArguments, parse_arguments
 from ablations.web.sessions import MAX_TABS, OutdatedTab, RefiningSessions, UnknownTab
 from helpers.commands import run
 from helpers.page_server import ask
@@ -55,8 +58,8 @@ def refined(state: dict) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["prot=1"], "did you mean port=?"),
-        (["port"], "'port' has no '='; write port=..."),
+        (["prot=1"], "did you mean 'port'?"),
+        (["port"], "'port' has no '='; arguments are written key=value"),
         (["port=1", "--port=2"], "port is given twice"),
         (["port=65536"], "port must be an integer from 0 to 65535, not '65536'"),
         (["run=a", "from=b"], "run= and from= both name a refiner"),
@@ -79,8 +82,8 @@ def test_help_and_mistakes_come_without_heavy_imports():
 
 
 def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch, capsys):
-    find = app.importlib.util.find_spec
-    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
     assert app.main([]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
@@ -88,8 +91,8 @@ def test_without_the_extra_one_line_says_how_to_get_it(monkeypatch, capsys):
 
 
 def test_a_busy_port_is_one_line_that_names_another_before_anything_is_loaded(monkeypatch, capsys):
-    monkeypatch.setattr(app, "load_refiner", lambda arguments: pytest.fail("loaded"))
-    with app.listen(0) as busy:
+    monkeypatch.setattr(starting, "load_refiner", lambda arguments: pytest.fail("loaded"))
+    with starting.listen(0) as busy:
         port = busy.getsockname()[1]
         assert busy.getsockname()[0] == "127.0.0.1"
         assert app.main([f"port={port}"]) == 2
@@ -99,19 +102,19 @@ def test_a_busy_port_is_one_line_that_names_another_before_anything_is_loaded(mo
 
 def test_the_runs_are_those_beside_the_refiner_unless_others_are_named(run_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert app.parse_arguments([f"run={run_dir}"]).runs == run_dir.parent.parent
-    assert app.parse_arguments([f"run={run_dir}", f"runs={tmp_path}"]).runs == tmp_path
-    assert app.parse_arguments([]) == app.Arguments(runs=None, port=7860)
+    assert parse_arguments([f"run={run_dir}"]).runs == run_dir.parent.parent
+    assert parse_arguments([f"run={run_dir}", f"runs={tmp_path}"]).runs == tmp_path
+    assert parse_arguments([]) == PageArguments(runs=None, port=7860)
     (tmp_path / "outputs").mkdir()
-    assert app.parse_arguments(["port=0"]) == app.Arguments(runs=Path("outputs"), port=0)
+    assert parse_arguments(["port=0"]) == PageArguments(runs=Path("outputs"), port=0)
 
 
 def test_each_source_gives_its_refiner(run_dir, tmp_path, small_backbones, monkeypatch):
     monkeypatch.setattr("ablations.refiner.prompt_refiner.load_backbones", lambda *_: small_backbones)
     export(find_trained_run(run_dir), tmp_path / "exported", False, lambda text: None)
-    by_run, by_export = app.parse_arguments([f"run={run_dir}"]), app.parse_arguments([f"from={tmp_path / 'exported'}"])
+    by_run, by_export = parse_arguments([f"run={run_dir}"]), parse_arguments([f"from={tmp_path / 'exported'}"])
     assert (by_run.source, by_export.source) == (f"run {run_dir.parent.name}/seed-0", "exported refiner exported")
-    assert app.load_refiner(by_run).refine("a cat") == app.load_refiner(by_export).refine("a cat")
+    assert starting.load_refiner(by_run).refine("a cat") == starting.load_refiner(by_export).refine("a cat")
 
 
 @pytest.mark.slow

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ablations.config import Config
-from ablations.runtime.errors import UserError
+from ablations.runtime.errors import OneLineError, UserError
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK")
 # Set by srun for the tasks that it starts, and not for a batch script or a shell, which are one process however many tasks they may start.
 _SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID")
 
 
-class ProcessLost(RuntimeError):
+class ProcessLost(OneLineError, RuntimeError):
     """Another process of the training failed or is gone. Its message is one line that says which, and why if that is known."""
 
 
