@@ -16,7 +16,7 @@ from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.domain_adapter import DomainAdapter
 from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
 from lightning_modules.readings import reading_named
-from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings, Refinement, RefineSettings
+from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings, Refinement, RefineSettings, TokenSampling
 from lightning_modules.terms import Term
 from lightning_modules.text_decoder import WrittenText
 from lightning_modules.text_encoder import text_mask
@@ -198,8 +198,7 @@ class PromptRefinerModule(pl.LightningModule):
             exact_length=extend,
             primers=texts if extend and settings.extend_by == "prime" else None,
             mask_BS=mask_BS,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
+            sampling=TokenSampling(settings.top_p, settings.top_k),
         )
 
 

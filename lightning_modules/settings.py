@@ -83,6 +83,14 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
+class TokenSampling:
+    """Which tokens may be drawn: the `top_k` most likely (0: all), of these the fewest whose probabilities add up to `top_p`."""
+
+    top_p: float = 0.95
+    top_k: int = 50
+
+
+@dataclass(frozen=True)
 class RefineSettings:
     """How prompts are written. `mode="extend"` is strategy 1 (prompt_len new tokens a round), "rewrite" strategy 2.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from lightning_modules.frozen_precision import in_precision_of
+from lightning_modules.settings import TokenSampling
 
 _SAMPLING_TAG = 0x7E47
 
@@ -91,16 +92,16 @@ class PromptDecoder:
         exact_length: bool,
         primers: Sequence[str] | None = None,
         mask_BS: Tensor | None = None,
-        top_p: float = 0.95,
-        top_k: int = 50,
+        sampling: TokenSampling | None = None,
     ) -> list[WrittenText]:
-        """Sample a text a row: top-k (0 keeps all tokens), then top-p, then a keyed draw.
+        """Sample a text a row: top-k, then top-p, then a keyed draw.
 
         With `primers`, the decoder continues each primer's own tokens (left-padded, so that the rows may differ in length)
         and only the new tokens are returned. `exact_length` forbids the end token before `max_new_tokens` tokens.
         """
-        warpers = [TopKLogitsWarper(top_k)] if top_k > 0 else []
-        warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+        sampling = sampling or TokenSampling()
+        warpers = [TopKLogitsWarper(sampling.top_k)] if sampling.top_k > 0 else []
+        warpers += [TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1 else []
         eos, start = self.tokenizer.eos_token_id, self.t5.config.decoder_start_token_id
         prefixes = [[start] for _ in keys]
         if primers is not None:

@@ -62,7 +62,7 @@ def _build(context: Context, model: HubModel) -> Baseline:
     from ablations.baselines.hub import HubBaseline
 
     sources = context.sources[model.name], context.sources.get(model.tokenizer_of, "")
-    return HubBaseline(model, *sources, context.answers("hub"), context.device, check=context.check, **context.sampling)
+    return HubBaseline(model, *sources, context.answers("hub"), context.device, sampling=context.sampling, check=context.check)
 
 
 for _order, _model in enumerate(HUB_MODELS.values(), start=200):

@@ -16,6 +16,7 @@ from ablations.baselines.chat_settings import INSTRUCTION, Prices
 from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Unreachable
 from ablations.baselines.register import Context
 from ablations.runtime.errors import UserError
+from lightning_modules.settings import TokenSampling
 
 MAX_TOKENS = 120
 # As the sampling of all methods is; a temperature of 1 leaves the model's own distribution.
@@ -31,7 +32,7 @@ _GIVE_UP_AFTER = 3
 
 
 class ChatBaseline:
-    """Asks a chat model for each prompt. `top_k` None is not sent: OpenAI's own endpoint has no such setting."""
+    """Asks a chat model for each prompt. `sampling.top_k` 0 is not sent: OpenAI's own endpoint has no such setting."""
 
     def __init__(
         self,
@@ -40,17 +41,16 @@ class ChatBaseline:
         store: AnswerStore,
         *,
         instruction: str = INSTRUCTION,
-        top_p: float = 0.95,
-        top_k: int | None = None,
+        sampling: TokenSampling,
         prices: Prices | None = None,
         check: Callable[[], None] = lambda: None,
     ):
         self.name = f"chat-{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-')}"
         self.title = model
-        sampling = f"top-p {top_p:g}" + (f", top-k {top_k}" if top_k else ", no top-k")
-        self.about = f"{model} at {endpoint.url}, {sampling}, instruction ours (the authors' is not published): {instruction}"
+        how = f"top-p {sampling.top_p:g}" + (f", top-k {sampling.top_k}" if sampling.top_k else ", no top-k")
+        self.about = f"{model} at {endpoint.url}, {how}, instruction ours (the authors' is not published): {instruction}"
         self._model, self._endpoint, self._store, self._instruction = model, endpoint, store, instruction
-        self._top_p, self._top_k, self._prices, self._check = top_p, top_k, prices, check
+        self._sampling, self._prices, self._check = sampling, prices, check
         self._unanswered = 0
         self._asked = self._known = self._read = self._written = self._without_usage = 0
 
@@ -92,8 +92,8 @@ class ChatBaseline:
             "model": self._model,
             "messages": [{"role": "system", "content": self._instruction}, {"role": "user", "content": asked.coarse_prompt}],
             "temperature": _TEMPERATURE,
-            "top_p": self._top_p,
-            **({"top_k": self._top_k} if self._top_k else {}),
+            "top_p": self._sampling.top_p,
+            **({"top_k": self._sampling.top_k} if self._sampling.top_k else {}),
             "max_tokens": MAX_TOKENS,
             # Servers take 31 bits; equal seeds need not give equal answers, which is one more reason to keep them.
             "seed": asked.key % 2**31,
@@ -159,8 +159,7 @@ def build_chat(context: Context, model: str) -> ChatBaseline:
         ChatEndpoint(chat.url, chat.key, chat.patience, context.say, context.check),
         context.answers("chat"),
         instruction=chat.instruction,
-        top_p=context.config.eval.top_p,
-        top_k=chat.top_k,
+        sampling=TokenSampling(context.config.eval.top_p, chat.top_k or 0),
         prices=chat.prices,
         check=context.check,
     )

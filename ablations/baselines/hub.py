@@ -18,6 +18,7 @@ from ablations.baselines.base import AnswerStore, Asked, Written
 from ablations.baselines.hub_model import HubModel
 from ablations.building_cfp.sources import TEXT_MODEL_FILES, Source, fetch
 from ablations.runtime.errors import UserError, one_line
+from lightning_modules.settings import TokenSampling
 
 _WEIGHT_FILES, _TOKENIZER_FILES = TEXT_MODEL_FILES[:2], TEXT_MODEL_FILES[2:]
 _AT_ONCE = 16
@@ -46,13 +47,12 @@ class HubBaseline:
         store: AnswerStore,
         device: torch.device,
         *,
-        top_p: float = 0.95,
-        top_k: int = 50,
+        sampling: TokenSampling | None = None,
         check: Callable[[], None] = lambda: None,
     ):
         self.name, self.title, self.about = model.name, model.title, model.about
         self._model, self._source, self._tokenizer_source = model, source, tokenizer_source
-        self._store, self._device, self._top_p, self._top_k, self._check = store, device, top_p, top_k, check
+        self._store, self._device, self._sampling, self._check = store, device, sampling or TokenSampling(), check
         self._found: tuple[Source, Path] | None = None
         self._loaded: _Loaded | None = None
 
@@ -119,7 +119,7 @@ class HubBaseline:
 
     def _digest(self, loaded: _Loaded, asked: Asked) -> str:
         model = self._model
-        settings = [model.template, model.max_new_tokens, self._top_p, self._top_k, str(self._device)]
+        settings = [model.template, model.max_new_tokens, self._sampling.top_p, self._sampling.top_k, str(self._device)]
         return AnswerStore.digest([self.name, loaded.weights, settings, asked.coarse_prompt, asked.key])
 
     @torch.no_grad()
@@ -137,8 +137,8 @@ class HubBaseline:
             if len(asked) > 1:  # one that is too long must not fail those beside it
                 return [answer for one in asked for answer in self._generate(loaded, [one])]
             return [{"failure": f"the prompt has {width} tokens, more than the model can continue"}]
-        processors = [TopKLogitsWarper(self._top_k)] if self._top_k > 0 else []
-        processors += [TopPLogitsWarper(self._top_p)] if self._top_p < 1 else []
+        processors = [TopKLogitsWarper(self._sampling.top_k)] if self._sampling.top_k > 0 else []
+        processors += [TopPLogitsWarper(self._sampling.top_p)] if self._sampling.top_p < 1 else []
         end = tokenizer.eos_token_id
         output_BT = model.generate(
             input_ids=encoded.input_ids.to(self._device),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ablations.baselines.base import Asked, Written
 from ablations.baselines.register import Context, Method, register
 from ablations.runtime.errors import UserError
+from lightning_modules.settings import TokenSampling
 
 _TAG = 0x4D0D
 
@@ -37,7 +38,7 @@ class FrequentModifiers:
     """Appends the most frequent modifiers of the training prompts; with `drawn`, a keyed draw in proportion to their frequency.
 
     `fine_prompts()` gives the training prompts; `count_tokens` counts a text's tokens as the refiner's decoder does. `num_modifiers`
-    appends so many, in place of `prompt_len` tokens. `top_k` (0: all) and `top_p` bound what is drawn from.
+    appends so many, in place of `prompt_len` tokens. `sampling` bounds what is drawn from, modifiers in the place of tokens.
     """
 
     def __init__(
@@ -48,8 +49,7 @@ class FrequentModifiers:
         *,
         drawn: bool,
         num_modifiers: int | None = None,
-        top_p: float = 0.95,
-        top_k: int = 50,
+        sampling: TokenSampling | None = None,
     ):
         self.name = "frequent_drawn" if drawn else "most_frequent"
         self.title = "frequent modifiers, drawn" if drawn else "most frequent modifiers"
@@ -58,7 +58,7 @@ class FrequentModifiers:
         self.about = f"modifiers of the training prompts, appended {how}, {amount}"
         self._fine_prompts, self._count_tokens = fine_prompts, count_tokens
         self._prompt_len, self._num_modifiers, self._drawn = prompt_len, num_modifiers, drawn
-        self._top_p, self._top_k = top_p, top_k
+        self._sampling = sampling or TokenSampling()
         self.counts: list[tuple[str, int]] = []
 
     def prepare(self) -> None:
@@ -90,11 +90,11 @@ class FrequentModifiers:
             return [modifier for modifier, _ in self.counts]
         import numpy as np
 
-        kept = self.counts[: self._top_k or None]
+        kept = self.counts[: self._sampling.top_k or None]
         shares = np.array([count for _, count in kept], dtype=np.float64)
         shares /= shares.sum()
         # As nucleus sampling has it: up to and with the one at which the mass reaches top-p.
-        num_kept = int(np.searchsorted(np.cumsum(shares), self._top_p - 1e-12)) + 1
+        num_kept = int(np.searchsorted(np.cumsum(shares), self._sampling.top_p - 1e-12)) + 1
         # The order of log p + Gumbel noise is that of draws without replacement.
         scores = np.log(shares[:num_kept]) + np.random.default_rng([key, _TAG]).gumbel(size=len(shares[:num_kept]))
         return [kept[i][0] for i in np.argsort(-scores, kind="stable")]
@@ -113,7 +113,7 @@ def _build(context: Context, drawn: bool) -> FrequentModifiers:
         context.config.prompt_len,
         drawn=drawn,
         num_modifiers=context.num_modifiers,
-        **context.sampling,
+        sampling=context.sampling,
     )
 
 

@@ -10,11 +10,12 @@ import pkgutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablations.baselines.base import AnswerStore, Baseline
 from ablations.runtime.errors import UserError
 from ablations.runtime.open_table import OpenTable
+from lightning_modules.settings import TokenSampling
 
 if TYPE_CHECKING:
     import torch
@@ -52,9 +53,9 @@ class Context:
     check: Callable[[], None]
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """`top_p` and `top_k`, by which all methods sample."""
-        return {"top_p": self.config.eval.top_p, "top_k": self.config.eval.top_k}
+    def sampling(self) -> TokenSampling:
+        """By which all methods sample."""
+        return TokenSampling(self.config.eval.top_p, self.config.eval.top_k)
 
 
 @dataclass(frozen=True)

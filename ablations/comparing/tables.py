@@ -14,7 +14,7 @@ from ablations.metrics.register import all_metrics
 from ablations.reporting.collect import FinishedCell, Section
 from ablations.reporting.columns import DIVERSITY, Column
 from ablations.reporting.layouts import held_fixed
-from ablations.reporting.tables import Entry, ReportTable, table_of_rows
+from ablations.reporting.tables import Entry, Heading, ReportTable, table_of_rows
 
 # What decides, fixed before any result was looked at. Diversity at the candidates' own noise is what a user sees; at one noise for all
 # candidates it comes from the text alone. Both must be higher.
@@ -114,17 +114,8 @@ def main_table(results: Results) -> ReportTable:
         notes.append(
             f"Failed, and neither drawn nor scored: {names}. Their means are over what they wrote, diversity over prompts with no failure."
         )
-    return table_of_rows(
-        section,
-        slug="comparison",
-        layout="comparison",
-        title="Comparison with other ways to write prompts",
-        labels=labels,
-        sources={name: (by_seed, "refined") for name, by_seed in cells.items()},
-        reference=REFERENCE,
-        fixed=held_fixed(settings),
-        notes=tuple(notes),
-    )
+    heading = Heading("comparison", "Comparison with other ways to write prompts", REFERENCE, held_fixed(settings), notes)
+    return table_of_rows(section, heading, labels, {name: (by_seed, "refined") for name, by_seed in cells.items()})
 
 
 def duels(table: ReportTable, results: Results) -> list[Duel]:

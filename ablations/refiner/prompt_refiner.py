@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal, TypedDict, Unpack, overload
 
 import torch
 from PIL import Image
@@ -65,6 +65,13 @@ class RefinedPrompt:
 def prompt_key(text: str) -> int:
     """The number that stands for a prompt's text where a prompt of a data set has its id: 63 bits of its SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+
+class Seldom(TypedDict, total=False):
+    """The arguments of `PromptRefiner.refine` that are seldom given, and by name alone."""
+
+    rounds: int
+    batch_size: int | None
 
 
 class PromptRefiner:
@@ -171,15 +178,14 @@ class PromptRefiner:
         mode: Literal["extend", "rewrite"] = "extend",
         seed: int = 0,
         max_new_tokens: int = 50,
-        rounds: int = 1,
-        batch_size: int | None = None,
+        **seldom: Unpack[Seldom],
     ) -> list[RefinedPrompt] | list[list[RefinedPrompt]]:
         """The candidates of a prompt, or of each prompt of a list.
 
         Args:
             prompt_len: tokens that a round appends in mode extend. The user's text stays as it is.
             max_new_tokens: the longest prompt that mode rewrite writes.
-            rounds: how often mode extend goes on from its own result.
+            rounds: how often mode extend goes on from its own result, 1 by default.
             seed: another seed, other candidates. Equal seeds give equal candidates, on one machine.
             batch_size: how many candidates are written at a time. null: those of one prompt, so that a list gives exactly what its
                 prompts give one by one. A number is faster for long lists, and equal up to float rounding, which seldom turns a token.
@@ -202,16 +208,17 @@ class PromptRefiner:
         """
         num_candidates = _checked("eval.num_candidates", num_candidates)
         seed = _checked("seed", seed)
+        rounds, batch_size = _seldom(**seldom)
         given = dataclasses.replace(
             self.config.eval,
             mode=_checked("eval.mode", mode),
-            rounds=_checked("eval.rounds", rounds),
+            rounds=rounds,
             max_new_tokens=_checked("eval.max_new_tokens", max_new_tokens),
         )
         settings = refine_settings(_checked("prompt_len", prompt_len), given)
-        at_once = num_candidates if batch_size is None else _checked("eval.batch_size", batch_size)
+        at_once = batch_size or num_candidates
         texts = _texts(prompts)
-        if mode == "extend" and settings.extend_by == "prime":
+        if settings.mode == "extend" and settings.extend_by == "prime":
             self._check_lengths(texts, settings.prompt_len * settings.rounds)
         rows = [(text, candidate) for text in texts for candidate in range(num_candidates)]
         keys = [prompt_seed(seed, prompt_key(text), candidate) for text, candidate in rows]
@@ -219,7 +226,7 @@ class PromptRefiner:
         for start in range(0, len(rows), at_once):
             part, part_keys = rows[start : start + at_once], keys[start : start + at_once]
             written = self.module.refine([text for text, _ in part], [(key,) for key in part_keys], settings)
-            refined += [_result(row, key, one, seed, mode) for row, key, one in zip(part, part_keys, written, strict=True)]
+            refined += [_result(row, key, one, seed, settings.mode) for row, key, one in zip(part, part_keys, written, strict=True)]
         grouped = [refined[start : start + num_candidates] for start in range(0, len(refined), num_candidates)]
         return grouped[0] if isinstance(prompts, str) else grouped
 
@@ -285,6 +292,10 @@ def _result(row: tuple[str, int], key: int, written: Refinement, seed: int, mode
         mode=mode,
         rounds=written.rounds,
     )
+
+
+def _seldom(rounds: int = 1, batch_size: int | None = None) -> tuple[int, int | None]:
+    return _checked("eval.rounds", rounds), None if batch_size is None else _checked("eval.batch_size", batch_size)
 
 
 def _checked(name: str, value: object):

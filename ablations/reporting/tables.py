@@ -196,32 +196,36 @@ def _condition_notes(names: Sequence[str]) -> list[str]:
     return [f"{condition.title}: {condition.note}" for condition in in_tables() if condition.note and condition.name in names]
 
 
+@dataclass(frozen=True)
+class Heading:
+    """What a table is called: the name of its files, its title, the key of the row that the others are compared with, what all rows have
+    in common, and the notes that come first."""
+
+    slug: str
+    title: str
+    reference: str
+    fixed: str
+    notes: Sequence[str] = ()
+
+
 def table_of_rows(
-    section: Section,
-    *,
-    slug: str,
-    layout: str,
-    title: str,
-    labels: Mapping[str, str],
-    sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]],
-    reference: str,
-    fixed: str,
-    notes: Sequence[str] = (),
+    section: Section, heading: Heading, labels: Mapping[str, str], sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]]
 ) -> ReportTable:
-    """A table of any rows: `labels` and `sources`, cells by seed with the condition that is read, by row key; `notes` come first."""
+    """A table of any rows: `labels` and `sources`, cells by seed with the condition that is read, by row key."""
+    reference = heading.reference
     columns = _columns(section, sources, sources[reference][1])
     rows = _rows(labels, sources, reference, columns)
     return ReportTable(
-        slug=slug,
-        layout=layout,
-        title=title,
+        slug=heading.slug,
+        layout=heading.slug,
+        title=heading.title,
         condition=sources[reference][1],
         family="",
-        fixed=fixed,
+        fixed=heading.fixed,
         reference=labels[reference],
         columns=tuple(columns),
         rows=tuple(rows),
-        notes=(*notes, *_notes(rows, columns, labels[reference])),
+        notes=(*heading.notes, *_notes(rows, columns, labels[reference])),
         plots=(),
     )
 

@@ -20,6 +20,7 @@ from ablations.baselines.register import all_methods
 from ablations.config import parse
 from ablations.runtime.errors import UserError
 from helpers.language_models import save_gpt2, save_t5
+from lightning_modules.settings import TokenSampling
 
 FINE = [
     "a cat in the snow, oil painting, sharp focus, 8k",
@@ -80,7 +81,7 @@ def test_the_most_frequent_modifiers_are_the_same_for_every_candidate_and_drawn_
 
 
 def test_drawn_modifiers_come_in_proportion_to_their_frequency():
-    drawn = modifiers(num_modifiers=1, drawn=True, top_p=1.0, top_k=0)
+    drawn = modifiers(num_modifiers=1, drawn=True, sampling=TokenSampling(top_p=1.0, top_k=0))
     first = Counter(modifiers_of(one.text)[0] for one in drawn.write(0, [asked(i) for i in range(2000)]))
     for modifier, count in count_modifiers(FINE):
         assert abs(first[modifier] / 2000 - count / 8) < 0.035
@@ -88,7 +89,7 @@ def test_drawn_modifiers_come_in_proportion_to_their_frequency():
 
 def test_drawn_modifiers_are_out_of_the_top_k_with_mass_top_p():
     def seen(**bounds) -> set[str]:
-        drawn = modifiers(num_modifiers=1, drawn=True, **bounds)
+        drawn = modifiers(num_modifiers=1, drawn=True, sampling=TokenSampling(**bounds))
         return {modifiers_of(one.text)[0] for one in drawn.write(0, [asked(i) for i in range(300)])}
 
     assert seen(top_p=1.0, top_k=2) == {"8k", "oil painting"}
@@ -182,7 +183,7 @@ def test_greedy_choice_of_the_model_is_what_top_k_of_one_writes(models):
     """The one sampling that can be checked against the model itself, token by token."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    method = hub(models, "magicprompt", top_k=1, top_p=1.0)
+    method = hub(models, "magicprompt", sampling=TokenSampling(top_k=1, top_p=1.0))
     model = AutoModelForCausalLM.from_pretrained(models / "magicprompt").eval()
     tokenizer = AutoTokenizer.from_pretrained(models / "magicprompt")
     for i, coarse in enumerate(COARSE):

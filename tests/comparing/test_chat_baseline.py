@@ -18,6 +18,7 @@ from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Patience, Unrea
 from ablations.comparing.arguments import chat_settings
 from ablations.runtime.errors import UserError
 from helpers.chat_server import Server, answer, ok
+from lightning_modules.settings import TokenSampling
 
 KEY = "sk-a-secret-of-the-test-0123456789"
 
@@ -50,7 +51,7 @@ def endpoint(server: Server, clock: Clock | None = None, key: str | None = KEY, 
 
 
 def baseline(server: Server, folder: Path | None = None, **settings) -> ChatBaseline:
-    settings = {"prices": None, "top_k": None} | settings
+    settings = {"prices": None, "sampling": TokenSampling(top_k=settings.pop("top_k", 0))} | settings
     given = {name: settings.pop(name) for name in ("clock", "key", "said", "timeout", "attempts") if name in settings}
     return ChatBaseline("gpt-test", endpoint(server, **given), AnswerStore(folder), **settings)
 
@@ -150,7 +151,7 @@ def test_answers_are_kept_so_that_nothing_is_asked_twice_and_the_cost_is_told(se
     assert again.write(0, [asked(0), asked(1)]) == written and len(server.requests) == 2
     assert again.cost() == "0 requests (2 answers from the cache), 0 tokens read and 0 written; cost unknown (--chat-price tells prices)"
     assert again.write(1, [asked(2)])[0].text == "a cat, oil painting" and len(server.requests) == 3
-    other = ChatBaseline("gpt-other", endpoint(server), AnswerStore(tmp_path))
+    other = ChatBaseline("gpt-other", endpoint(server), AnswerStore(tmp_path), sampling=TokenSampling(top_k=0))
     other.write(0, [asked(0)])
     assert len(server.requests) == 4  # another model is another question
 

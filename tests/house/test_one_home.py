@@ -47,14 +47,9 @@ def renames(node: ast.AST) -> bool:
     return of_os or (isinstance(node.func, ast.Attribute) and len(node.args) == 1 and not node.keywords)
 
 
-def reads_or_writes_prompts(node: ast.AST) -> bool:
-    """A function that names the file and reads or writes a text."""
-    if not isinstance(node, Function):
-        return False
-    inside = list(ast.walk(node))
-    named = any(isinstance(part, ast.Constant) and part.value == "prompts.jsonl" for part in inside)
-    works = {"read_text", "write_text", "open", "read_json", "write_atomically", "whole_file", "loads", "dumps"}
-    return named and any(called(part) in works for part in inside)
+def names_prompts(node: ast.AST) -> bool:
+    """The file's name, or that of its lines' fields alone: whoever reads or writes it asks the one file that has them."""
+    return isinstance(node, ast.Constant) and node.value in ("prompts.jsonl", "scores.parquet")
 
 
 def makes_a_parser(node: ast.AST) -> bool:
@@ -62,10 +57,13 @@ def makes_a_parser(node: ast.AST) -> bool:
 
 
 # What is looked for, and where alone it may be. `datamodules` must not import `ablations`, so renaming has two files: the mechanism,
-# and what the experiments add to it.
+# and what the experiments add to it. `build_cfp` has a prompts.jsonl of its own, in the folder that it builds.
 HOMES: dict[str, tuple[Callable[[ast.AST], bool], set[str]]] = {
     "aside, then rename": (renames, {"datamodules.files", "ablations.runtime.files"}),
-    "the reader and the writer of prompts.jsonl": (reads_or_writes_prompts, {"ablations.results.prompts_and_scores"}),
+    "the names of prompts.jsonl and scores.parquet": (
+        names_prompts,
+        {"ablations.results.prompts_and_scores", "ablations.building_cfp.folder"},
+    ),
     "the reader of scores.parquet": (lambda node: called(node) == "read_parquet", {"ablations.results.prompts_and_scores"}),
     "the writer of scores.parquet": (lambda node: called(node) == "to_parquet", {"ablations.results.prompts_and_scores"}),
     "the parser of a command line": (makes_a_parser, {"ablations.runtime.command_line"}),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from lightning_modules.settings import TokenSampling
 from lightning_modules.text_decoder import KeyedGumbel, PromptDecoder
 
 
@@ -19,7 +20,8 @@ def inputs(rows: int, seed: int = 0) -> torch.Tensor:
 
 def write(decoder: PromptDecoder, rows: int = 4, **options):
     options = {"max_new_tokens": 6, "exact_length": True, **options}
-    return decoder.write(inputs(rows), [(row,) for row in range(rows)], **options)
+    sampled = {name: options.pop(name) for name in ("top_p", "top_k") if name in options}
+    return decoder.write(inputs(rows), [(row,) for row in range(rows)], sampling=TokenSampling(**sampled), **options)
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_a_rows_text_depends_neither_on_the_other_rows_nor_on_their_order(decode
 
 
 def test_rows_that_end_early_do_not_disturb_the_others(decoder):
-    options = {"max_new_tokens": 40, "exact_length": False, "top_k": 0, "top_p": 1.0}
+    options = {"max_new_tokens": 40, "exact_length": False, "sampling": TokenSampling(top_k=0, top_p=1.0)}
     together = decoder.write(inputs(12), [(row,) for row in range(12)], **options)
     assert len({written.num_tokens for written in together}) > 1
     for row in (0, 5, 11):

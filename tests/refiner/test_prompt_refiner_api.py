@@ -121,14 +121,14 @@ def test_seeds_texts_and_candidates_each_change_the_draw_and_nothing_else_does(r
         (("a cat", 3, 6, "extend", -1), "seed must be an integer from 0 to 4294967295, not -1"),
         (("a cat", 3, 6, "extend", None), "seed must be an integer"),
         (("a cat", 3, 6, "rewrite", 0, 513), "max_new_tokens must be an integer from 1 to 512, not 513"),
-        (("a cat", 3, 6, "extend", 0, 50, 0), "rounds must be an integer from 1 to 64, not 0"),
-        (("a cat", 3, 6, "extend", 0, 50, 1, 0), "batch_size must be an integer of at least 1, not 0"),
+        ({"prompts": "a cat", "rounds": 0}, "rounds must be an integer from 1 to 64, not 0"),
+        ({"prompts": "a cat", "batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
         (("cat " * 10_000,), "at most 512 can be extended; shorten it, or take mode=rewrite"),
     ],
 )
 def test_what_cannot_be_refined_is_one_clear_value_error(refiner, arguments, message):
     with pytest.raises(ValueError) as error:
-        refiner.refine(*arguments)
+        refiner.refine(**arguments) if isinstance(arguments, dict) else refiner.refine(*arguments)
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 200
 
