@@ -18,6 +18,7 @@ DECIDES_NOTHING = {
     "ablations.figures": "shows what was drawn",
     "ablations.results": "writes and reads what was made; `made_by` itself is covered",
     "ablations.runtime": "files, errors and lines on the screen",
+    "datamodules.files": "files that appear whole",
     "datamodules.records": "texts stand in the keys of pictures and scores",
     "datamodules.stored_images": "reads the pictures of records, which are not drawn",
 }
