@@ -56,7 +56,7 @@ def help_text() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Refine as the arguments say; returns the exit code."""
-    parser = OneLineParser("refine", usage=help_text, words=parse_arguments, help_word=False)
+    parser = OneLineParser("refine", usage=lambda argv: help_text(), words=parse_arguments, help_word=False)
     return run_command(parser, refine_prompts, argv, stoppable=False)
 
 

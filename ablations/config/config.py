@@ -6,7 +6,7 @@ no heavy library, so that a mistake is reported at once.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ def parse(argv: list[str]) -> Config:
     Raises UserError, in one line, for an unknown or repeated key, a wrong type, an impossible value or combination, and a file that is
     not there. Logs a warning for each key that was set but has no effect. Plug-ins are imported first: they may add keys.
     """
-    load_plugins(_plugins_asked_for(argv))
+    load_plugins(plugins_asked_for(argv))
     typed = {name: convert(KEYS[name], text) for name, text in read_command_line(argv, KEYS).items()}
     file = typed.get("config")
     from_file: dict[str, Scalar] = {}
@@ -66,7 +66,7 @@ def from_flat_dict(flat: Mapping[str, Any]) -> Config:
     return _build(older, {name: convert(KEYS[name], raw) for name, raw in flat.items()})
 
 
-def _plugins_asked_for(argv: list[str]) -> Any:
+def plugins_asked_for(argv: Sequence[str]) -> Any:
     """The value of `plugins` on the command line, else in the config file that it names."""
     given = {name.removeprefix("--"): text for name, _, text in (word.partition("=") for word in argv)}
     if "plugins" in given or "config" not in given:

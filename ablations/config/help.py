@@ -1,9 +1,12 @@
 """The text of `python -m ablations.run --help`."""
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 
+from ablations.config.config import plugins_asked_for
 from ablations.config.keys import KEYS, config_class
 from ablations.config.parsing import key_list
+from ablations.runtime.plugins import load_plugins
 
 _USAGE = """\
 usage: python -m ablations.run [key=value ...]
@@ -27,7 +30,11 @@ checkpoint; run keys (paths, workers, logging) change no result and no name; the
 """
 
 
-def help_text() -> str:
-    """The text of --help: usage, examples, and every key with its default, kind, meaning and constraint."""
+def help_text(argv: Sequence[str] = ()) -> str:
+    """The text of --help: usage, examples, and every key with its default, kind, meaning and constraint.
+
+    Plug-ins that the arguments name are imported first, so that their keys are among them.
+    """
+    load_plugins(plugins_asked_for(argv))
     groups = {item.name: (item.type.__doc__ or "") for item in fields(config_class()) if is_dataclass(item.type)}
     return f"{_USAGE}\nkeys, as key=default in profile=tiny:\n\n{key_list(KEYS, {'': 'The arm and the run', **groups})}\n"

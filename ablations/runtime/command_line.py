@@ -31,9 +31,9 @@ class OneLineParser(argparse.ArgumentParser):
     """The arguments of a command: argparse, but a mistake is a UserError of one line that ends in where the help is.
 
     `command` is the command's name, without "python -m ablations."; `about` and `examples` stand above and below the list of arguments
-    that argparse makes of the help. `usage`, if given, is the whole help, or makes it. With `words` it is this that reads the arguments,
-    in place of argparse: key=value by the config's own reader, for instance. With `takes_keys` argparse reads what has no "=", and
-    `arguments.keys` has the others, in order. `help` alone is --help, unless `help_word=False`.
+    that argparse makes of the help. `usage`, if given, is the whole help, or makes it of the arguments. With `words` it is this that reads
+    the arguments, in place of argparse: key=value by the config's own reader, for instance. With `takes_keys` argparse reads what has no
+    "=", and `arguments.keys` has the others, in order. `help` alone is --help, unless `help_word=False`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class OneLineParser(argparse.ArgumentParser):
         about: str = "",
         examples: str = "",
         *,
-        usage: str | Callable[[], str] | None = None,
+        usage: str | Callable[[list[str]], str] | None = None,
         words: Callable[[list[str]], Any] | None = None,
         takes_keys: bool = False,
         help_word: bool = True,
@@ -54,12 +54,14 @@ class OneLineParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self._asked_with: list[str] = []
         self._hint, self._usage, self._words, self._takes_keys, self._help_word = hint(command), usage, words, takes_keys, help_word
 
     def read(self, argv: list[str]) -> Any:
         """The arguments, or None where help was asked for, which is then printed. Raises UserError for a mistake."""
         options = argv[: argv.index("--")] if "--" in argv else argv
         if any(word in _HELP for word in options) or (self._help_word and argv == ["help"]):
+            self._asked_with = argv
             self.print_help()
             return None
         if self._words is not None:
@@ -76,7 +78,7 @@ class OneLineParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         if self._usage is None:
             return super().format_help()
-        return self._usage if isinstance(self._usage, str) else self._usage()
+        return self._usage if isinstance(self._usage, str) else self._usage(self._asked_with)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{one_line(message)} {self._hint}")

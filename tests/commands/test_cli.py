@@ -48,3 +48,14 @@ def test_an_unknown_pretraining_stage_is_named():
     code, _, error, _ = run("wae", module="ablations.pretrain_tiny")
     assert code == 2
     assert "unknown stage 'wae'" in error
+
+
+def test_help_lists_the_keys_that_plug_ins_bring(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_loss.py").write_text(
+        "from lightning_modules.terms import Term, register\nregister(Term('tiny', 'L_tiny', 'my_loss:Tiny', 'L_tiny: something small'))\n"
+    )
+    code, out, error, _ = run("plugins=my_loss", "--help")
+    assert (code, error) == (0, "") and "use_tiny=false" in out and "loss.tiny_weight=1.0" in out
+    code, out, error, _ = run("plugins=no_such_module")
+    assert (code, out, len(error.splitlines())) == (2, "", 1) and "plugins: there is no module 'no_such_module'" in error

@@ -193,3 +193,10 @@ def test_every_message_that_is_explained_exists_in_the_code():
     for message in explained:
         pattern = "[^\n]*".join(re.escape(part) for part in message.split("..."))
         assert re.search(pattern, texts), f"no message of the code reads: {message}"
+
+
+def test_extending_shows_every_example_as_the_tests_run_it():
+    page = (ROOT / "docs" / "extending.md").read_text()
+    shown = dict(re.findall(r"<!-- example: (\w+\.py) -->\n```python\n(.*?)```", page, flags=re.DOTALL))
+    files = {path.name: path.read_text() for path in (ROOT / "docs" / "examples").glob("*.py")}
+    assert len(files) == 6 and shown == files

@@ -31,10 +31,11 @@ from ablations.results.run_folder import RunFolder
 from ablations.results.tracking import flatten
 from ablations.results.trained_run import TrainedRun
 from ablations.runtime.errors import UserError
+from ablations.runtime.plugins import digest_of_plugin
 from ablations.runtime.stopping import StopRequest
 from ablations.sweeping.forecast import picture_groups, refined_tokens
 from datamodules.records import EvalPrompt
-from helpers.plugins import EXAMPLES, loaded
+from helpers.plugins import EXAMPLES, loaded, open_tables
 from helpers.small_sweeps import small
 from helpers.synthetic_runs import write_arms
 
@@ -42,10 +43,13 @@ CONDITION, STYLE = "control_fixed_style", ", oil painting, highly detailed"
 
 
 class Ran:
-    """A small cell on random networks with both plug-ins: its folder, and what it showed."""
+    """A small cell on random networks with three plug-ins, a loss term among them: its folder, and what it showed."""
 
     def __init__(self, folder: Path) -> None:
-        settings = small("eval.rewrite_too=false", "use_mse=false", "use_clip=false", f"output_dir={folder / 'outputs'}")
+        plugins = "plugins=plugin_loss,plugin_metric,plugin_condition"
+        settings = small(
+            plugins, "use_anchor=true", "eval.rewrite_too=false", "use_mse=false", "use_clip=false", f"output_dir={folder / 'outputs'}"
+        )
         self.config = parse([word for word in settings if not word.startswith("loss.clip_bank")])
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
@@ -57,8 +61,23 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugins")
-    with loaded(folder, "plugin_metric", "plugin_condition"):
+    with open_tables(EXAMPLES):
         yield Ran(folder)
+
+
+def test_run_json_says_which_plug_ins_there_were_and_which_code(ran):
+    run = json.loads(ran.folder.run_json.read_text())
+    assert run["plugins"] == {
+        name: digest_of_plugin(str(EXAMPLES / f"{name}.py")) for name in ("plugin_loss", "plugin_metric", "plugin_condition")
+    }
+    assert run["config"]["plugins"] == "plugin_loss,plugin_metric,plugin_condition" and "-anchor-" in run["arm"]
+
+
+def test_the_loss_term_is_trained_with_its_weight_and_logged(ran):
+    curves = pd.read_csv(ran.folder.metrics_csv)
+    assert curves["train/l_anchor"].iloc[-1] > 0
+    expected = curves["train/l_text"] * ran.config.loss.text_weight + 0.5 * curves["train/l_anchor"]
+    assert curves["train/loss"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-5)
 
 
 def test_the_condition_is_written_and_drawn_for_every_prompt_and_candidate(ran):

@@ -1,8 +1,8 @@
 """An output folder that older code left is read as it always was: by report, controls, refine, export and compare, and by a second run.
 
 `old_folder` was left behind by the code of revision bd3175e: three cells of two training steps and two prompts, and what `report` and
-`controls` printed and wrote of them then. Its pictures and checkpoints, which are large, are made here: a picture's pixels are not
-read, and the checkpoints hold the parameters of then by name and shape.
+`controls` printed and wrote of them then. Its scores are kept as text. Its pictures and checkpoints, which are large, are made here: a
+picture's pixels are not read, and the checkpoints hold the parameters of then by name and shape.
 """
 
 from __future__ import annotations
@@ -84,6 +84,9 @@ def old(tmp_path_factory) -> Path:
     output_dir = Path(shutil.copytree(OLD, tmp_path_factory.mktemp("old") / "outputs", ignore=shutil.ignore_patterns("printed")))
     for cell in CELLS:
         (output_dir / cell / "images").mkdir()
+        scores = output_dir / cell / "scores.csv"
+        pd.read_csv(scores, keep_default_na=False).to_parquet(scores.with_suffix(".parquet"), index=False)
+        scores.unlink()
         for line in (output_dir / cell / "prompts.jsonl").read_text().splitlines():
             Image.new("RGB", (64, 64), "teal").save(output_dir / cell / json.loads(line)["image"])
         arm, seed = cell.split("/")
