@@ -73,14 +73,27 @@ def make_batch(small_backbones) -> Callable[..., dict]:
     return make
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with slow tests come first in each half of the list, so that no process is left alone with them at the end.
+# Files by what they take, in seconds on one core: the longest first, in turn to each of the two processes.
+_LONGEST = {
+    **{"test_sweep.py": 310, "test_wandb_sweep.py": 135, "test_ddp.py": 105, "test_stopping.py": 65, "test_pyiqa_metrics.py": 65},
+    **{"test_export.py": 60, "test_refine_cli.py": 55, "test_shipped_backbones.py": 55, "test_training.py": 50, "test_compare.py": 35},
+    **{"test_paper_scale.py": 40, "test_pretraining.py": 30, "test_cell.py": 35, "test_report.py": 25, "test_report_files.py": 25},
+}
 
-    Each of the two processes begins with one half, and takes from the other's when it is done. Files stay whole, as their fixtures do.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files stand at the head of each half of the list, so that no process is left alone with one at the end.
+
+    Each of the two processes begins with one half, and takes from the end of the other's when it is done. Files stay whole, as their
+    fixtures do.
     """
-    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    longest = [item for item in items if item.path.name == "test_sweep.py"]
-    slow = [item for item in items if item.path in slow_files and item.path.name != "test_sweep.py"]
-    fast = [item for item in items if item.path not in slow_files and item.path.name != "test_sweep.py"]
-    beside = max(0, len(items) // 2 - len(longest))
-    items[:] = [*longest, *fast[:beside], *slow, *fast[beside:]]
+    heads: tuple[list[str], list[str]] = [], []
+    for name in sorted(_LONGEST, key=_LONGEST.__getitem__, reverse=True):
+        min(heads, key=lambda head: sum(_LONGEST[other] for other in head)).append(name)
+    of: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        of.setdefault(item.path.name if item.path.name in _LONGEST else "", []).append(item)
+    first, second = ([item for name in head for item in of.get(name, [])] for head in heads)
+    fast = of.get("", [])
+    beside = max(0, len(items) // 2 - len(first))
+    items[:] = [*first, *fast[:beside], *second, *fast[beside:]]
