@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -282,9 +283,9 @@ def test_checkpointing_the_unet_gives_the_same_numbers_bit_for_bit(make_batch):
 
 
 @pytest.mark.slow
-def test_the_compiled_unet_gives_the_same_numbers_to_rounding(make_batch):
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
-        pytest.skip("torch.compile needs a C++ compiler, and none is there")
+def test_the_compiled_unet_gives_the_same_numbers_to_rounding(make_batch, monkeypatch):
+    # Captured and differentiated as always, but run by torch's own kernels: making C++ of it takes 80 s where no cache has it.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     backbones, batch = load_backbones(BackboneChoice("tiny", init="random")), make_batch()
     plain = terms_and_gradients(backbones, batch)
     backbones.text_to_image.set_speed(compile=True)
