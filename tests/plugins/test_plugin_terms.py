@@ -12,6 +12,8 @@ from ablations.config import KEYS, arm_name, from_flat_dict, help_text, parse, t
 from ablations.config.presets import named_ablations
 from ablations.reporting.layouts import LOSSES, loss_terms
 from ablations.runtime.errors import UserError
+from ablations.sweeping.cells import cells_of
+from ablations.sweeping.sweep_file import read_sweep_file
 from helpers.plugins import EXAMPLES, open_tables
 from helpers.refiner_modules import make_module, with_terms
 from lightning_modules.settings import AFESettings, LossSettings
@@ -197,3 +199,15 @@ def test_the_example_of_a_reading_weighs_patches_alone_and_trains(plugins, small
 def test_a_reading_by_its_name_is_what_the_module_uses(small_backbones):
     with pytest.raises(ValueError, match="no AFE reading is called 'absent'"):
         make_module(small_backbones, LossSettings(with_terms().weights, afe=AFESettings(reading="absent")))
+
+
+@pytest.mark.parametrize("arguments", [[], ["plugins=my_terms"]])
+def test_a_sweep_file_or_its_arguments_may_name_plugins_whose_keys_it_sweeps(plugins, arguments):
+    write(plugins, COUNTING)
+    named = "" if arguments else "  plugins: {value: my_terms}\n"
+    (plugins / "mine.yaml").write_text(
+        f"program: ablations/run.py\nmethod: grid\nparameters:\n{named}  use_size: {{values: [true, false]}}\n"
+    )
+    cells = cells_of(read_sweep_file(plugins / "mine.yaml", arguments)).cells
+    assert [cell.config.use_size for cell in cells] == [True, False]
+    assert ["-size-" in arm_name(cell.config) for cell in cells] == [True, False]
