@@ -12,7 +12,22 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from ablations.results.made_by import digest_of_code
 from ablations.runtime.errors import one_line
+
+_ROOT = Path(__file__).parents[2]
+_CELL, _CONDITIONS = "ablations/cell", "ablations/results/conditions.py"
+_DATA_AND_NETWORKS = ("lightning_modules", "datamodules")
+# What decides a verdict, of all that a report is made by: `verdicts.py` and what it stands on, not how it looks.
+JUDGING = ("collect.py", "columns.py", "formats.py", "layouts.py", "statistics.py", "tables.py", "verdicts.py", "claims.yaml")
+# The files that decide a result, by what they do.
+CODE = {
+    "training": (f"{_CELL}/loading", f"{_CELL}/training", *_DATA_AND_NETWORKS),
+    "refining": (f"{_CELL}/refining", _CONDITIONS, *_DATA_AND_NETWORKS),
+    "drawing": (f"{_CELL}/drawing", _CONDITIONS, *_DATA_AND_NETWORKS),
+    "scoring": (f"{_CELL}/scoring", "ablations/metrics", *_DATA_AND_NETWORKS),
+    "judging": tuple(f"ablations/reporting/{name}" for name in JUDGING),
+}
 
 
 @dataclass
@@ -45,6 +60,13 @@ def library_versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return versions
+
+
+@functools.cache
+def code_digests() -> dict[str, str]:
+    """16 hex digits of the code by what it does (see `CODE`), and of the weights that metrics score with."""
+    weights = {"scoring": sorted((_ROOT / "ablations/metrics").glob("*.safetensors"))}
+    return {what: digest_of_code(*(_ROOT / part for part in parts), *weights.get(what, [])) for what, parts in CODE.items()}
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from typing import Any
 from ablations.config import KEYS, Config, arm_name, show, to_flat_dict, train_id
 from ablations.results.locks import FolderLock
 from ablations.results.prompts_and_scores import PROMPTS, SCORES
-from ablations.results.provenance import code_revision, library_versions
+from ablations.results.provenance import code_digests, code_revision, library_versions
 from ablations.runtime.errors import RunFolderError, UserError, one_line
 from ablations.runtime.files import PARTIAL, write_json
 from ablations.runtime.plugins import load_plugins
@@ -142,6 +142,7 @@ class RunFolder:
             "config": to_flat_dict(self.config),
             "digests": {"data": None, "weights": None, **(digests or {})},
             "code_revision": revision,
+            "code_digests": code_digests(),
             **({"plugins": plugins} if (plugins := load_plugins(self.config.plugins)) else {}),
             **({"code_revision_reason": reason} if reason else {}),
             "metrics": {},

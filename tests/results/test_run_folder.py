@@ -142,7 +142,7 @@ def test_finished_cell_holds_everything_that_readers_rely_on(folder):
         folder.finish({"refined": {"clip_score": 0.25}}, {"score": 0.5})
     run = json.loads(folder.run_json.read_text())
     assert list(run) == (
-        ["status", "arm", "seed", "train_id", "config", "digests", "code_revision"]
+        ["status", "arm", "seed", "train_id", "config", "digests", "code_revision", "code_digests"]
         + ["code_revision_reason"] * ("code_revision_reason" in run)
         + ["metrics", "timings", "versions", "threads", "started", "finished"]
     )
