@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from ablations.results.made_by import digest_of_code
 from ablations.runtime.errors import one_line
 
 _ROOT = Path(__file__).parents[2]
@@ -65,6 +64,8 @@ def library_versions() -> dict[str, str | None]:
 @functools.cache
 def code_digests() -> dict[str, str]:
     """16 hex digits of the code by what it does (see `CODE`), and of the weights that metrics score with."""
+    from ablations.results.made_by import digest_of_code  # reads NumPy, which `--help` does not wait for
+
     weights = {"scoring": sorted((_ROOT / "ablations/metrics").glob("*.safetensors"))}
     return {what: digest_of_code(*(_ROOT / part for part in parts), *weights.get(what, [])) for what, parts in CODE.items()}
 
