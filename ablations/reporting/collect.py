@@ -7,6 +7,7 @@ different sections: another profile, other data, other weights. Rehearsals (netw
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,17 +31,29 @@ WHOLE_SEED = "(all prompts)"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A cell that enters no table: its folder within the output folder, its status, and what to do about it."""
+    """A cell that enters no table: its folder within the output folder, its status, and what to do about it.
+
+    `profile` and `settings` (train and eval keys) are those of its config where it was meant to enter a table and its config can be read:
+    such a cell counts among its arm's seeds. Without settings it does not.
+    """
 
     name: str
     status: str
     reason: str
+    profile: str = ""
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    data_digest: str = ""
+    weights_digest: str = ""
+
+    @property
+    def arm(self) -> str:
+        return self.name.rpartition("/")[0]
 
 
 @dataclass(frozen=True)
 class FinishedCell:
     """A finished cell. `settings` are its train and eval keys; digests are those of run.json; `unavailable` says of metrics that it was
-    asked for why they have no value."""
+    asked for why they have no value; `checks` are its manipulation checks."""
 
     folder: Path
     arm: str
@@ -53,14 +66,18 @@ class FinishedCell:
     timings: Mapping[str, float]
     scores: pd.DataFrame = field(repr=False)
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    checks: Mapping[str, float] = field(default_factory=dict)
 
     def values(self, metric: str, condition: str) -> pd.Series | None:
         """One value per coarse prompt (its text is the index): candidates, and prompts of equal text, are averaged. None if not scored."""
         return self._values.get((condition, metric))
 
-    def num_candidates(self, condition: str) -> int:
-        """Candidates per prompt that were drawn in a condition; 0 where none was."""
-        return self._candidates.get(condition, 0)
+    def num_candidates(self, condition: str, metric: str | None = None) -> int:
+        """Candidates per prompt that were scored in a condition, or by one metric there; 0 where none was.
+
+        A value of several candidates together counts those that the condition has.
+        """
+        return (metric and self._candidates_by_metric.get((condition, metric))) or self._candidates.get(condition, 0)
 
     @cached_property
     def conditions(self) -> list[str]:
@@ -70,6 +87,11 @@ class FinishedCell:
     def _candidates(self) -> dict[str, int]:
         per_image = self.scores[self.scores.candidate >= 0]
         return per_image.groupby("condition").candidate.nunique().to_dict()
+
+    @cached_property
+    def _candidates_by_metric(self) -> dict[tuple[str, str], int]:
+        per_image = self.scores[self.scores.candidate >= 0]
+        return per_image.groupby(["condition", "metric"], observed=True).candidate.nunique().to_dict()
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], pd.Series]:
@@ -88,12 +110,13 @@ class FinishedCell:
 
 @dataclass(frozen=True)
 class Section:
-    """Cells that may be compared: of one profile, made from the same data and weights."""
+    """Cells that may be compared: of one profile, made from the same data and weights. `unfinished` were meant to be among them."""
 
     profile: str
     data_digest: str
     weights_digest: str
     cells: tuple[FinishedCell, ...]
+    unfinished: tuple[LeftOut, ...] = ()
 
     @property
     def is_tiny(self) -> bool:
@@ -139,8 +162,17 @@ def collect(output_dir: Path) -> Collection:
     for cell in cells:
         groups.setdefault((cell.profile, cell.data_digest, cell.weights_digest), []).append(cell)
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    sections = tuple(Section(*key, tuple(sorted(members, key=lambda c: (c.arm, c.seed)))) for key, members in ordered)
+    sections = tuple(
+        Section(*key, tuple(sorted(members, key=lambda c: (c.arm, c.seed))), tuple(item for item in left_out if _belongs(item, *key)))
+        for key, members in ordered
+    )
     return Collection(output_dir, sections, tuple(left_out), tuple(_warnings(sections)))
+
+
+def _belongs(item: LeftOut, profile: str, data_digest: str, weights_digest: str) -> bool:
+    """Whether a cell that did not finish was meant for a section; of a cell that ended before its digests were known: by its profile."""
+    digests = ((item.data_digest, data_digest), (item.weights_digest, weights_digest))
+    return bool(item.settings) and item.profile == profile and all(not own or own == theirs for own, theirs in digests)
 
 
 def read_cell(folder: Path, output_dir: Path) -> FinishedCell | LeftOut:
@@ -159,16 +191,17 @@ def read_cell(folder: Path, output_dir: Path) -> FinishedCell | LeftOut:
         config = from_flat_dict(flat)
     except UserError as error:
         return LeftOut(name, status, f"run.json holds a config that this version does not know ({error}): run the cell again")
+    settings = {key: value for key, value in to_flat_dict(config).items() if KEYS[key].option.kind in ("train", "eval")}
+    digests = run.get("digests") or {}
+    meant_for = (config.profile, settings, str(digests.get("data") or ""), str(digests.get("weights") or ""))
     if status != "finished":
-        return LeftOut(name, *_unfinished(config, folder, output_dir, run))
+        return LeftOut(name, *_unfinished(config, folder, output_dir, run), *meant_for)
     if not config.eval.num_prompts:
         return LeftOut(name, "trained only", "eval.num_prompts=0: it was not evaluated")
     try:
         scores = _read_scores(folder)
     except (UserError, OSError, ValueError, KeyError) as error:
-        return LeftOut(name, "unreadable", f"{one_line(error)}: run the cell again with force=true")
-    digests = run.get("digests") or {}
-    settings = {key: value for key, value in to_flat_dict(config).items() if KEYS[key].option.kind in ("train", "eval")}
+        return LeftOut(name, "unreadable", f"{one_line(error)}: run the cell again with force=true", *meant_for)
     return FinishedCell(
         folder=folder,
         arm=folder.parent.name,
@@ -181,7 +214,14 @@ def read_cell(folder: Path, output_dir: Path) -> FinishedCell | LeftOut:
         timings={name: float(seconds) for name, seconds in (run.get("timings") or {}).items()},
         scores=scores,
         unavailable=(run.get("metrics") or {}).get("unavailable") or {},
+        checks=_checks(run.get("checks")),
     )
+
+
+def _checks(found: Any) -> dict[str, float]:
+    """The manipulation checks that run.json holds; what is no finite number is left out, as a check that was not made."""
+    items = found.items() if isinstance(found, Mapping) else ()
+    return {str(name): float(value) for name, value in items if isinstance(value, int | float) and math.isfinite(value)}
 
 
 def _unfinished(config: Config, folder: Path, output_dir: Path, run: dict[str, Any]) -> tuple[str, str]:

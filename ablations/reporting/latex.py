@@ -42,7 +42,7 @@ def _block(table: ReportTable, number: int, is_tiny: bool) -> str:
     family = f" ({table.family})" if table.family else ""
     caption = " ".join(
         [
-            f"{table.title}{family}, {name}. N = seeds x prompts x candidates.",
+            f"{table.title}{family}, {name}. N = seeds x prompts x candidates; below it, how many of the seeds that were begun finished.",
             f"Below each mean: difference from {table.reference}, its 95% interval and Holm-corrected p; * p < 0.05.",
             f"Held fixed: {table.fixed}.",
             *table.notes_of(columns),
@@ -74,9 +74,9 @@ def _row(row: Row, columns: Sequence[Column], last: list[str]) -> list[str]:
     entries = [row.entries.get(column.key) for column in columns]
     pairs = list(zip(entries, columns, strict=True))
     means = [_number(entry.mean, column.digits) if entry else row.absent(column).replace(ABSENT, "--") for entry, column in pairs]
-    lines = [[_label(row.label + " (reference)" * row.is_reference), escape(row.size), *means, *last]]
+    lines = [[_label(row.label + " (reference)" * row.is_reference), escape(row.size_in(columns)), *means, *last]]
     if any(entry and entry.difference_mean is not None for entry in entries):
-        lines.append(["", "", *(_difference(entry, column) for entry, column in pairs), *[""] * len(last)])
+        lines.append(["", escape(f"{row.finished} seeds"), *(_difference(entry, column) for entry, column in pairs), *[""] * len(last)])
         if any(entry and entry.difference for entry in entries):
             lines.append(["", "", *(_interval(entry, column) for entry, column in pairs), *[""] * len(last)])
     return [" & ".join(line) + r" \\" for line in lines]

@@ -5,12 +5,13 @@ Cells that differ in other keys too form families; each family is a table of its
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ablations.config import KEYS
 from ablations.config.parsing import Scalar, show
-from ablations.reporting.collect import FinishedCell
+from ablations.reporting.collect import FinishedCell, LeftOut
 from lightning_modules.terms import all_terms, terms_on
 
 Settings = Mapping[str, Scalar]
@@ -78,7 +79,7 @@ LOSSES = Layout(
     label=_loss_label,
     reference=_paper_terms(),
     expected=(_paper_terms(), _paper_terms("mse"), _paper_terms("clip"), _paper_terms("mse", "clip")),
-    conditions=("refined", "rewrite"),
+    conditions=("refined", "plug_in", "rewrite"),
     plots=("fidelity", "words_drawn", "musiq-koniq", "musiq-ava"),
 )
 AFE = Layout(
@@ -90,7 +91,7 @@ AFE = Layout(
     label=lambda key: f"{key} AFE",
     reference="with",
     expected=("with", "without"),
-    conditions=("refined", "rewrite"),
+    conditions=("refined", "plug_in", "rewrite"),
     plots=("style_entropy", "st_lpips@refined_shared_noise", "clip_distance@refined_shared_noise", "fidelity"),
 )
 PROMPT_LENGTH = Layout(
@@ -111,12 +112,13 @@ LAYOUTS = (LOSSES, AFE, PROMPT_LENGTH)
 @dataclass(frozen=True)
 class Family:
     """The arms of one table: cells by row key and seed. `fixed` are the keys that all of them share, `name` what sets them apart
-    from other families of the layout ("" where there is no other)."""
+    from other families of the layout ("" where there is no other). `begun` counts the seeds of a row that were begun."""
 
     layout: Layout
     rows: Mapping[str, Mapping[int, FinishedCell]]
     fixed: Settings
     name: str
+    begun: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_cells(self) -> int:
@@ -130,18 +132,52 @@ class Family:
         return [*self.layout.expected, *others]
 
 
-def families(layout: Layout, cells: Iterable[FinishedCell]) -> list[Family]:
-    """The families of a layout with at least two arms, those with the most cells first."""
+def families(layout: Layout, cells: Iterable[FinishedCell], unfinished: Iterable[LeftOut] = ()) -> list[Family]:
+    """The families of a layout with at least two arms, those with the most cells first.
+
+    An arm in which some keys are idle (the weight of a term that is off, say) stands in every family that differs from it in these alone.
+    """
     groups: dict[tuple, dict[str, dict[int, FinishedCell]]] = {}
-    varied = layout.varies()
     for cell in cells:
         if layout.fits(cell.settings):
-            fixed = tuple((key, value) for key, value in cell.settings.items() if key not in varied)
-            groups.setdefault(fixed, {}).setdefault(layout.key(cell.settings), {})[cell.seed] = cell
-    chosen = {fixed: rows for fixed, rows in groups.items() if len(rows) > 1}
+            groups.setdefault(_fixed(layout, cell.settings), {}).setdefault(layout.key(cell.settings), {})[cell.seed] = cell
+    chosen = {fixed: rows for fixed in groups if len(rows := _with_borrowed(layout, fixed, groups)) > 1}
     names = differing([dict(fixed) for fixed in chosen])
-    found = [Family(layout, rows, dict(fixed), name) for (fixed, rows), name in zip(chosen.items(), names, strict=True)]
+    stopped = Counter((_fixed(layout, item.settings), layout.key(item.settings)) for item in unfinished if layout.fits(item.settings))
+    found = []
+    for (fixed, rows), name in zip(chosen.items(), names, strict=True):
+        begun = {key: len(rows.get(key, ())) + stopped[fixed, key] for key in {*rows, *(key for own, key in stopped if own == fixed)}}
+        found.append(Family(layout, rows, dict(fixed), name, begun))
     return sorted(found, key=lambda family: (-family.num_cells, family.name))
+
+
+def _fixed(layout: Layout, settings: Settings) -> tuple[tuple[str, Scalar], ...]:
+    varied = layout.varies()
+    return tuple((key, value) for key, value in settings.items() if key not in varied)
+
+
+def _with_borrowed(layout: Layout, fixed: tuple, groups: Mapping[tuple, Mapping[str, dict[int, FinishedCell]]]) -> dict:
+    """The rows of a group, and those that it lacks of groups from which it differs in keys alone that are idle there."""
+    rows = dict(groups[fixed])
+    mine, own_idle = dict(fixed), [_idle_in(cells) for cells in rows.values()]
+    for other, lent in groups.items():
+        apart = {key for key, value in other if mine.get(key) != value}
+        if not apart or all(apart <= idle for idle in own_idle):  # it is the group itself, or means the same to every row of it
+            continue
+        rows = {key: cells for key, cells in lent.items() if apart <= _idle_in(cells)} | rows
+    return rows
+
+
+def _idle_in(cells: Mapping[int, FinishedCell]) -> frozenset[str]:
+    return _idle(next(iter(cells.values())).settings)
+
+
+def _idle(settings: Settings) -> frozenset[str]:
+    """The keys that mean nothing for an arm, since what they belong to is off."""
+    idle = [f"loss.{term.name}_" for term in all_terms() if not settings.get(f"use_{term.name}")]
+    idle += [] if settings["use_clip"] else ["loss.hard_negatives"]
+    idle += [] if settings["use_clip"] and settings["use_afe"] else ["afe."]
+    return frozenset(key for key in settings if key.startswith(tuple(idle)))
 
 
 def differing(settings: list[Settings]) -> list[str]:

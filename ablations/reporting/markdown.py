@@ -77,7 +77,7 @@ def _table(table: ReportTable) -> list[str]:
     for number, (name, columns) in enumerate(table.blocks):
         last = [] if number else ["published"]
         rows = [[*_means(row, columns), *([] if number else [published(table, row)])] for row in table.rows_of(columns)]
-        parts += [f"Means, {name}:", _grid(["", "N", *(column.heading for column in columns), *last], rows)]
+        parts += [f"Means, {name}:", _grid(["", "seeds", "N", *(column.heading for column in columns), *last], rows)]
         rows = [[row.label, *(_difference(row.entries.get(column.key), column) for column in columns)] for row in _compared(table, columns)]
         if rows:
             parts += [f"Differences from {escape(table.reference)}, {name}:", _grid(["", *(c.heading for c in columns)], rows)]
@@ -87,7 +87,7 @@ def _table(table: ReportTable) -> list[str]:
 
 def _means(row: Row, columns: Sequence[Column]) -> list[str]:
     means = [figure(entry.mean, column.digits) if (entry := row.entries.get(column.key)) else row.absent(column) for column in columns]
-    return [row.label + " (reference)" * row.is_reference, row.size, *means]
+    return [row.label + " (reference)" * row.is_reference, row.finished, row.size_in(columns), *means]
 
 
 def _compared(table: ReportTable, columns: Sequence[Column]) -> list[Row]:

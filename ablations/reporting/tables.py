@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class Entry:
     """A row's value of one metric.
 
     `interval` is that of the mean, for new seeds and prompts. `difference` is row minus reference, over the seeds and prompts that
-    both have; below MIN_SEEDS seeds there is only its mean, `difference_mean`. `p_holm` is corrected for the table's rows.
+    both have; below MIN_SEEDS seeds there is only its mean, `difference_mean`. `p_holm` is corrected for the table's rows. `by_seed` and
+    `differences_by_seed` are the means of single seeds, in their order, of which the two are made.
     """
 
     mean: float
@@ -39,6 +41,9 @@ class Entry:
     shared_seeds: int = 0
     p_holm: float | None = None
     note: str = ""
+    num_candidates: int = 0
+    by_seed: tuple[float, ...] = ()
+    differences_by_seed: tuple[float, ...] = ()
 
     @property
     def is_significant(self) -> bool:
@@ -48,7 +53,7 @@ class Entry:
 @dataclass(frozen=True)
 class Row:
     """An arm, or a condition of one arm. `entries` by column key; `unavailable` names metrics that were asked for but could not be
-    computed. Without cells it was not run, and `arm` is ""."""
+    computed. Without finished cells `arm` is "". `begun` counts the seeds that were begun, finished or not."""
 
     key: str
     label: str
@@ -59,11 +64,28 @@ class Row:
     entries: Mapping[str, Entry]
     is_reference: bool = False
     unavailable: frozenset[str] = frozenset()
+    begun: int = 0
 
     @property
     def size(self) -> str:
         """N as seeds x prompts x candidates, or "not run"."""
         return sample_size(len(self.seeds), self.num_prompts, self.num_candidates) if self.arm else "not run"
+
+    def size_in(self, columns: Sequence[Column]) -> str:
+        """N of some columns; where they differ, as in "5 x 64 x 1; 5 x 256 x 3", those of few prompts first."""
+        entries = [self.entries[column.key] for column in columns if column.key in self.entries]
+        # A value per seed has no prompts of its own.
+        sizes = {(e.num_seeds, e.num_prompts, e.num_candidates) for e in entries if e.num_prompts > 1 or len(entries) == 1}
+        return "; ".join(sample_size(*size) for size in sorted(sizes, key=lambda size: size[1:])) or self.size
+
+    @property
+    def finished(self) -> str:
+        """As in "4 of 5": seeds that finished, of those that were begun. "not run" where none was."""
+        return f"{len(self.seeds)} of {max(self.begun, len(self.seeds))}" if self.begun or self.seeds else "not run"
+
+    @property
+    def lacks_seeds(self) -> bool:
+        return self.begun > len(self.seeds)
 
     def absent(self, column: Column) -> str:
         """What stands in place of a value that there is not."""
@@ -116,7 +138,7 @@ def tables_of(section: Section) -> list[ReportTable]:
     """Every table of a section; the comparison of conditions, for the arms that the others are compared with, first."""
     ablations, references = [], []
     for layout in LAYOUTS:
-        for number, family in enumerate(families(layout, section.cells)):
+        for number, family in enumerate(families(layout, section.cells, section.unfinished)):
             reference = family.rows.get(layout.reference)
             references += [reference] if reference else []
             for condition in layout.conditions:
@@ -147,8 +169,8 @@ def _ablation_table(section: Section, layout: Layout, family: Family, condition:
         return []
     columns = _columns(section, sources, condition)
     labels = {key: layout.label(key) for key in family.ordered_keys()}
-    rows = _rows(labels, sources, layout.reference, columns)
-    what = all_conditions()[condition].title + "s"
+    rows = _rows(labels, sources, layout.reference, columns, family.begun)
+    what = plural(all_conditions()[condition].title)
     return [
         ReportTable(
             slug=_slug(section, layout.id, condition, number),
@@ -166,6 +188,11 @@ def _ablation_table(section: Section, layout: Layout, family: Family, condition:
     ]
 
 
+def plural(title: str) -> str:
+    """A condition's title for many prompts, as in "coarse prompts, drawn with the trained E_T"."""
+    return re.sub(r"^([^,:]*?)\bprompt\b", r"\1prompts", title)
+
+
 def _condition_table(section: Section, cells: Mapping[int, FinishedCell], number: int) -> ReportTable:
     """One arm: coarse, refined, rewritten and fine prompts and the controls, each against the refined prompts."""
     first = next(iter(cells.values()))
@@ -175,7 +202,8 @@ def _condition_table(section: Section, cells: Mapping[int, FinishedCell], number
     labels = {name: titles.get(name, name) for name in ordered}
     sources = {name: (cells, name) for name in ordered}
     columns = _columns(section, sources, "")
-    rows = _rows(labels, sources, "refined", columns)
+    begun = len(cells) + sum(item.arm == first.arm for item in section.unfinished)
+    rows = _rows(labels, sources, "refined", columns, dict.fromkeys(ordered, begun))
     return ReportTable(
         slug=_slug(section, CONDITIONS_ID, "", number),
         layout=CONDITIONS_ID,
@@ -248,7 +276,11 @@ def _scored(column: Column, cells: Mapping[int, FinishedCell], condition: str) -
 
 
 def _rows(
-    labels: Mapping[str, str], sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]], reference: str, columns: Sequence[Column]
+    labels: Mapping[str, str],
+    sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]],
+    reference: str,
+    columns: Sequence[Column],
+    begun: Mapping[str, int] | None = None,
 ) -> list[Row]:
     rows = []
     for key, label in labels.items():
@@ -267,6 +299,7 @@ def _rows(
                 entries=entries,
                 is_reference=key == reference,
                 unavailable=frozenset(name for cell in cells.values() for name in cell.unavailable),
+                begun=(begun or {}).get(key, len(cells)),
             )
         )
     return _holm_corrected(rows, columns)
@@ -279,7 +312,9 @@ def _entry(
     scores = _scores(column, cells, condition)
     if scores is None or (is_shared_noise(condition) and column.block == QUALITY):  # shared noise is there for diversity alone
         return None
-    entry = Entry(float(scores.to_numpy().mean()), *scores.shape)
+    candidates = max(cell.num_candidates(column.condition or condition, column.metric) for cell in cells.values())
+    by_seed = tuple(float(value) for value in scores.mean(axis="columns"))
+    entry = Entry(float(scores.to_numpy().mean()), *scores.shape, num_candidates=candidates, by_seed=by_seed)
     if len(scores) >= MIN_SEEDS:
         own = paired_difference(scores.to_numpy(), np.zeros(scores.shape))
         entry = dataclasses.replace(entry, interval=(own.low, own.high))
@@ -294,7 +329,14 @@ def _entry(
     note = difference.note if difference else ""
     if column.metric == STYLE_ENTROPY:
         note = note.replace("one prompt: interval over seeds only", _SEED_ONLY)
-    return dataclasses.replace(entry, difference=difference, difference_mean=float((a - b).mean()), shared_seeds=len(seeds), note=note)
+    return dataclasses.replace(
+        entry,
+        difference=difference,
+        difference_mean=float((a - b).mean()),
+        shared_seeds=len(seeds),
+        note=note,
+        differences_by_seed=tuple(float(value) for value in (a - b).mean(axis=1)),
+    )
 
 
 def _scores(column: Column, cells: Mapping[int, FinishedCell], condition: str) -> pd.DataFrame | None:
@@ -324,7 +366,7 @@ def _notes(rows: Sequence[Row], columns: Sequence[Column], reference: str) -> li
     fewest = min((len(row.seeds) for row in run), default=0)
     compared = [entry for row in run for entry in row.entries.values() if entry.difference_mean is not None]
     few = [row for row in run if row.seeds and len(row.seeds) < MIN_SEEDS]
-    notes = []
+    notes = [f"{row.label}: {row.finished} seeds finished." for row in rows if row.lacks_seeds]
     if few:
         which = "any row" if len(few) == len(run) else ", ".join(row.label for row in few)
         counts = " or ".join(str(count) for count in sorted({len(row.seeds) for row in few}))

@@ -13,7 +13,7 @@ from ablations.reporting.tables import ReportTable, Row
 from ablations.reporting.verdicts import load_published
 
 TABLE_COLUMNS = (
-    *("table", "family", "condition", "row", "label", "arm", "seeds", "prompts", "candidates", "metric", "read_in", "better"),
+    *("table", "family", "condition", "row", "label", "arm", "seeds", "seeds_begun", "prompts", "candidates", "metric", "read_in", "better"),
     *("mean", "mean_low", "mean_high", "reference", "shared_seeds", "difference", "low", "high", "standard_error"),
     *("degrees_of_freedom", "p_value", "p_holm", "published", "note"),
 )
@@ -34,12 +34,13 @@ def table_lines(table: ReportTable) -> Lines:
 
 
 def _not_run(table: ReportTable, row: Row) -> tuple:
-    start = (table.layout, table.family, table.condition, row.key, row.label, "", 0, 0, 0)
+    start = (table.layout, table.family, table.condition, row.key, row.label, "", 0, row.begun, 0, 0)
     return (*start, *[None] * (len(TABLE_COLUMNS) - len(start) - 1), "not run")
 
 
 def _not_available(table: ReportTable, row: Row, column: Column) -> tuple:
-    start = (table.layout, table.family, table.condition, row.key, row.label, row.arm, len(row.seeds), row.num_prompts, row.num_candidates)
+    seeds = (len(row.seeds), row.begun)
+    start = (table.layout, table.family, table.condition, row.key, row.label, row.arm, *seeds, row.num_prompts, row.num_candidates)
     start = (*start, column.metric, column.condition, column.better)
     return (*start, *[None] * (len(TABLE_COLUMNS) - len(start) - 1), NOT_AVAILABLE)
 
@@ -49,8 +50,8 @@ def _line(table: ReportTable, row: Row, column: Column) -> tuple:
     published = load_published()["tables"].get(table.layout, {}).get(row.key) or {}
     difference = entry.difference
     return (
-        *(table.layout, table.family, table.condition, row.key, row.label, row.arm, entry.num_seeds, entry.num_prompts),
-        *(row.num_candidates, column.metric, column.condition, column.better, entry.mean, *(entry.interval or (None, None))),
+        *(table.layout, table.family, table.condition, row.key, row.label, row.arm, entry.num_seeds, row.begun, entry.num_prompts),
+        *(entry.num_candidates, column.metric, column.condition, column.better, entry.mean, *(entry.interval or (None, None))),
         *(table.reference, entry.shared_seeds if not row.is_reference else None, entry.difference_mean),
         *((difference.low, difference.high, difference.standard_error) if difference else (None,) * 3),
         *((difference.degrees_of_freedom, difference.p_value) if difference else (None,) * 2),

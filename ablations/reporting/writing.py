@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.reporting import charts, curves_pdf, latex, markdown, page, tidy
+from ablations.reporting import charts, curves_pdf, latex, markdown, page, raw_scores, tidy
 from ablations.reporting.assembly import Report
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import whole_file, write_atomically
@@ -58,4 +58,5 @@ def write(report: Report, to: Path) -> Written:
     files[PAGE] = page.render(report)
     for name, content in files.items():
         write_atomically(to / name, content)
-    return Written(to, tuple(to / name for name in [*files, *curve_files.values()]))
+    raw_scores.write(report.collection, to / raw_scores.FILE)
+    return Written(to, tuple(to / name for name in [*files, *curve_files.values(), raw_scores.FILE]))

@@ -124,6 +124,27 @@ def write_scores(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(aside, index=False)
 
 
+def write_long_scores(path: Path, table: pd.DataFrame, split_by: str = "metric") -> None:
+    """Write scores of many cells as a small parquet, whole or not at all: texts as dictionaries, values as float32, zstd.
+
+    Rows of one `split_by` stand together, a row group each, so that one metric can be read without the others. Raises RunFolderError where
+    the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [name for name in table.columns if name not in ("seed", "prompt_id", "candidate", "value")]
+    small = {name: "category" for name in texts} | {"seed": "int32", "prompt_id": "int32", "candidate": "int8", "value": "float32"}
+    ordered = table.astype({name: kind for name, kind in small.items() if name in table}).sort_values(
+        [split_by, "condition", "arm", "seed", "prompt_id", "candidate"], kind="stable"
+    )
+    with whole_file(path) as aside:
+        schema = pa.Schema.from_pandas(ordered, preserve_index=False).remove_metadata()
+        with pq.ParquetWriter(aside, schema, compression="zstd", compression_level=15) as writer:
+            for _, part in ordered.groupby(split_by, observed=True, sort=False):
+                writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
+
+
 def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
     """The rows of a scores.parquet, with `columns` alone.
 
