@@ -13,7 +13,21 @@ from ablations.reporting.tables import ReportTable, Row
 from ablations.reporting.verdicts import load_published
 
 TABLE_COLUMNS = (
-    *("table", "family", "condition", "row", "label", "arm", "seeds", "seeds_begun", "prompts", "candidates", "metric", "read_in", "better"),
+    *(
+        "table",
+        "family",
+        "condition",
+        "row",
+        "label",
+        "arm",
+        "seeds",
+        "seeds_begun",
+        "prompts",
+        "candidates",
+        "metric",
+        "read_in",
+        "better",
+    ),
     *("mean", "mean_low", "mean_high", "reference", "shared_seeds", "difference", "low", "high", "standard_error"),
     *("degrees_of_freedom", "p_value", "p_holm", "published", "note"),
 )
