@@ -52,6 +52,47 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
+@dataclass(frozen=True)
+class Estimates:
+    """Estimated means (X...) of X studies at once, what their error consists of, and every interval and p that follows from it.
+
+    `error` is the standard error (X...). `shares` (X..., 3) are the parts of its square that the three mean squares stand for, which have
+    `freedoms` degrees of freedom. Each part has a t quantile of its own and they are weighed by their shares, t^2 = sum w_i t(f_i)^2
+    (Banerjee 1960).
+    """
+
+    mean: np.ndarray
+    error: np.ndarray
+    shares: np.ndarray
+    freedoms: tuple[int, int, int]
+
+    def quantile(self, level: float = 1 - CONFIDENCE) -> np.ndarray:
+        """The t quantile that leaves `level` outside on both sides together: (X...)."""
+        return np.sqrt(self.shares @ np.array([_t_quantile(freedom, level) ** 2 for freedom in self.freedoms]))
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+        """Its ends: (X...) each."""
+        half = self.quantile(1 - confidence) * self.error
+        return self.mean - half, self.mean + half
+
+    def p_value(self, null: float | np.ndarray = 0.0) -> np.ndarray:
+        """Two-sided p for "the mean is `null`": (X...)."""
+        distance = self.mean - null
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t_value = np.where(distance == 0, 0.0, np.abs(distance) / self.error)
+        return _p_value(t_value, self.shares, self.freedoms)
+
+    def p_above(self, null: float | np.ndarray = 0.0) -> np.ndarray:
+        """One-sided p for "the mean is at most `null`": small where it is above: (X...)."""
+        half = self.p_value(null) / 2
+        return np.where(self.mean > null, half, 1 - half)
+
+    def p_below(self, null: float | np.ndarray = 0.0) -> np.ndarray:
+        """One-sided p for "the mean is at least `null`": small where it is below: (X...)."""
+        half = self.p_value(null) / 2
+        return np.where(self.mean < null, half, 1 - half)
+
+
 class MeanIntervals(NamedTuple):
     """For X studies at once: mean, its 95% interval, standard error, t quantile and p-value; each an array (X...)."""
 
@@ -66,18 +107,26 @@ class MeanIntervals(NamedTuple):
 def mean_intervals(values_XSP: np.ndarray) -> MeanIntervals:
     """The mean over seeds and prompts with its 95% t interval, for every study X (any leading axes, or none) at once.
 
+    The arguments and the model are those of `estimate_means`.
+    """
+    found = estimate_means(values_XSP)
+    return MeanIntervals(found.mean, *found.interval(), found.error, found.quantile(), found.p_value())
+
+
+def estimate_means(values_XSP: np.ndarray) -> Estimates:
+    """The mean over seeds and prompts, for every study X (any leading axes, or none) at once, with its error.
+
     Args:
-        values_XSP: values (..., num_seeds, num_prompts). Either may be 1: the interval then covers the other factor only.
+        values_XSP: values (..., num_seeds, num_prompts). Either may be 1: the error then covers the other factor only.
 
     With the ANOVA mean squares MS_A (seeds), MS_B (prompts) and MS_E (rest) of the two-way crossed random-effects layout,
 
         Var(mean) = max(MS_A + MS_B - MS_E, MS_E) / (S P)
 
     which is unbiased but for its floor: MS_A and MS_B are expected to be at least MS_E (Searle, Casella & McCulloch, "Variance
-    Components", 1992, ch. 4). Each of the three has degrees of freedom f_i of its own, and the parts w_i of the variance that they
-    stand for weigh their t quantiles, t^2 = sum w_i t(f_i)^2 (Banerjee 1960). Satterthwaite's effective degrees of freedom answer
-    the same question, but with 3 seeds a small MS_A shrinks the variance and raises those degrees of freedom at once: intervals
-    then cover 92%, and among 7 arms without effect 13 to 16% of studies show one after Holm's correction, where this gives 95%
+    Components", 1992, ch. 4). Each of the three has degrees of freedom of its own: see `Estimates`. Satterthwaite's effective degrees
+    of freedom answer the same question, but with 3 seeds a small MS_A shrinks the variance and raises those degrees of freedom at once:
+    intervals then cover 92%, and among 7 arms without effect 13 to 16% of studies show one after Holm's correction, where this gives 95%
     and 6%. `ablations.check_statistics` measures it.
     """
     values_XSP = np.asarray(values_XSP, dtype=np.float64)
@@ -87,45 +136,56 @@ def mean_intervals(values_XSP: np.ndarray) -> MeanIntervals:
     mean_X = values_XSP.mean(axis=(-2, -1))
     if min(num_seeds, num_prompts) == 1:
         total_X = values_XSP.var(axis=(-2, -1), ddof=1)
-        shares_X3 = np.broadcast_to([1.0, 0.0, 0.0], (*mean_X.shape, 3))
-        freedoms = (size - 1, size - 1, size - 1)
+        parts = total_X, np.broadcast_to([1.0, 0.0, 0.0], (*mean_X.shape, 3)), (size - 1, size - 1, size - 1)
     else:
-        total_X, shares_X3, freedoms = _crossed_variance(values_XSP, mean_X)
+        mean_X11 = mean_X[..., None, None]
+        seed_XS1 = values_XSP.mean(axis=-1, keepdims=True)
+        prompt_X1P = values_XSP.mean(axis=-2, keepdims=True)
+        squares = MeanSquares(
+            num_prompts * ((seed_XS1 - mean_X11) ** 2).sum(axis=(-2, -1)) / (num_seeds - 1),
+            num_seeds * ((prompt_X1P - mean_X11) ** 2).sum(axis=(-2, -1)) / (num_prompts - 1),
+            ((values_XSP - seed_XS1 - prompt_X1P + mean_X11) ** 2).sum(axis=(-2, -1)) / ((num_seeds - 1) * (num_prompts - 1)),
+            (num_seeds - 1, num_prompts - 1, (num_seeds - 1) * (num_prompts - 1)),
+        )
+        parts = squares.total()
+    return estimates(mean_X, parts, size, np.abs(values_XSP).max(axis=(-2, -1)))
+
+
+Parts = tuple[np.ndarray, np.ndarray, tuple[int, int, int]]
+
+
+def estimates(mean_X: np.ndarray, parts: Parts, size: int, largest_X: np.ndarray) -> Estimates:
+    """Estimates of means over `size` values from what `MeanSquares.total` gives; `largest_X` is the greatest absolute value."""
+    total_X, shares_X3, freedoms = parts
     variance_X = total_X / size
     # Equal values differ by rounding only: that is no spread.
-    variance_X = np.where(variance_X <= (np.finfo(np.float64).eps * np.abs(values_XSP).max(axis=(-2, -1))) ** 2, 0.0, variance_X)
-    error_X = np.sqrt(variance_X)
-    quantile_X = np.sqrt(shares_X3 @ np.array([_t_quantile(freedom) ** 2 for freedom in freedoms]))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t_value_X = np.where(mean_X == 0, 0.0, np.abs(mean_X) / error_X)
-    p_value_X = _p_value(t_value_X, shares_X3, freedoms)
-    return MeanIntervals(mean_X, mean_X - quantile_X * error_X, mean_X + quantile_X * error_X, error_X, quantile_X, p_value_X)
+    variance_X = np.where(variance_X <= (np.finfo(np.float64).eps * largest_X) ** 2, 0.0, variance_X)
+    return Estimates(mean_X, np.sqrt(variance_X), shares_X3, freedoms)
 
 
-def _crossed_variance(values_XSP: np.ndarray, mean_X: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
-    """In the crossed layout, S >= 2 and P >= 2: S P times the variance of the mean; the shares that the factor with fewer levels,
-    the other one and the rest have in it (X, 3); and the degrees of freedom of these three."""
-    num_seeds, num_prompts = values_XSP.shape[-2:]
-    mean_X11 = mean_X[..., None, None]
-    seed_XS1 = values_XSP.mean(axis=-1, keepdims=True)
-    prompt_X1P = values_XSP.mean(axis=-2, keepdims=True)
-    freedom_rest = (num_seeds - 1) * (num_prompts - 1)
-    rest_X = ((values_XSP - seed_XS1 - prompt_X1P + mean_X11) ** 2).sum(axis=(-2, -1)) / freedom_rest
-    seeds_X = num_prompts * ((seed_XS1 - mean_X11) ** 2).sum(axis=(-2, -1)) / (num_seeds - 1)
-    prompts_X = num_seeds * ((prompt_X1P - mean_X11) ** 2).sum(axis=(-2, -1)) / (num_prompts - 1)
+class MeanSquares(NamedTuple):
+    """Mean squares of differences for seeds, prompts and the rest, (X...) each, with their degrees of freedom in this order."""
 
-    few_X, many_X, freedom_few, freedom_many = seeds_X, prompts_X, num_seeds - 1, num_prompts - 1
-    if freedom_many < freedom_few:
-        few_X, many_X, freedom_few, freedom_many = many_X, few_X, freedom_many, freedom_few
-    total_X = np.maximum(few_X + many_X - rest_X, rest_X)
-    # MS_few estimates its own component and the rest's in one, with its own few degrees of freedom: so it counts as a whole, and
-    # the factor with many levels with what it has beyond the rest.
-    few_part_X = np.minimum(few_X, total_X)
-    many_part_X = np.clip(np.minimum(many_X - rest_X, total_X - few_part_X), 0, None)
-    parts_X3 = np.stack([few_part_X, many_part_X, np.maximum(total_X - few_part_X - many_part_X, 0)], axis=-1)
-    shares_X3 = np.divide(parts_X3, total_X[..., None], out=np.zeros_like(parts_X3), where=total_X[..., None] > 0)
-    shares_X3[total_X == 0] = (1.0, 0.0, 0.0)  # no spread at all: the cautious end
-    return total_X, shares_X3, (freedom_few, freedom_many, freedom_rest)
+    seeds: np.ndarray
+    prompts: np.ndarray
+    rest: np.ndarray
+    freedoms: tuple[int, int, int]
+
+    def total(self) -> Parts:
+        """S P times the variance of the mean (X...); the shares that the factor with fewer degrees of freedom, the other one and the rest
+        have in it (X..., 3); and the degrees of freedom of these three."""
+        few_X, many_X, freedom_few, freedom_many = self.seeds, self.prompts, *self.freedoms[:2]
+        if freedom_many < freedom_few:
+            few_X, many_X, freedom_few, freedom_many = many_X, few_X, freedom_many, freedom_few
+        total_X = np.maximum(few_X + many_X - self.rest, self.rest)
+        # MS_few estimates its own component and the rest's in one, with its own few degrees of freedom: so it counts as a whole, and
+        # the factor with many levels with what it has beyond the rest.
+        few_part_X = np.minimum(few_X, total_X)
+        many_part_X = np.clip(np.minimum(many_X - self.rest, total_X - few_part_X), 0, None)
+        parts_X3 = np.stack([few_part_X, many_part_X, np.maximum(total_X - few_part_X - many_part_X, 0)], axis=-1)
+        shares_X3 = np.divide(parts_X3, total_X[..., None], out=np.zeros_like(parts_X3), where=total_X[..., None] > 0)
+        shares_X3[total_X == 0] = (1.0, 0.0, 0.0)  # no spread at all: the cautious end
+        return total_X, shares_X3, (freedom_few, freedom_many, self.freedoms[2])
 
 
 @lru_cache(maxsize=1024)
