@@ -133,8 +133,9 @@ class BatchAssembler:
         cache = next(cache for cache in self._caches if "image_pooled" in cache.shapes)
         rows = self.table.coarse_rows_RL[positions, draws.lengths_R[positions]]
         features = cache.rows(draws.views_R[positions], positions)
+        vectors = {"bank_vectors_NKE": features["image_vectors"]} if "image_vectors" in features else {}
         return {
-            "bank_vectors_NKE": features["image_vectors"],
+            **vectors,
             "bank_pooled_NE": features["image_pooled"],
             "bank_groups_N": torch.from_numpy(self.table.groups_M[rows]),
             "bank_subject_groups_N": torch.from_numpy(self.table.subjects_R[positions]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules import keyed
 from datamodules.batches import (
     BankPlan,
     BatchAssembler,
@@ -281,6 +282,13 @@ class CFPDataModule(LightningDataModule):
             self._assemble(), validation, self.settings.batch_size, self._bank, self._load().train, rank, world_size
         )
         return self._loader(batches, range(len(batches)), 0 if self.settings.cache else self.settings.num_workers)
+
+    def fitting_batches(self, count: int = 2048) -> Iterator[dict[str, Tensor | list[str]]]:
+        """The first `count` training records in order, plain views, the same for every seed: what a network may start from."""
+        positions, assembler = self._load().train[:count], self._assemble()
+        draws = assembler.draw(0, 0, False, keyed.VALIDATION_COARSE_LENGTH)
+        size = self.settings.encode_batch_size
+        return (assembler.batch(positions[start : start + size], draws) for start in range(0, len(positions), size))
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         if self.trainer is None:

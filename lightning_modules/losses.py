@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.adaptive_features import forcing_term, representations
 from lightning_modules.training_step import Step
 
 if TYPE_CHECKING:
@@ -60,31 +61,49 @@ class ClipContrastiveLoss(nn.Module):
 
     with unit vectors t, v and scale s. Images of a bank join the first term's candidates. Pairs that share a coarse prompt
     are not one another's negatives. Fewer than two candidates is an error: the loss would be zero and teach nothing.
+
+    `forcing` adds so many times AFE's counterfactual term (`adaptive_features.forcing_term`), which is watched as afe_forcing; none of it
+    is computed at 0 and under uniform weights, which it cannot move.
     """
 
-    def __init__(self, scale: float):
+    def __init__(self, scale: float, forcing: float = 0.0):
         super().__init__()
-        self.scale = scale
+        self.scale, self.forcing = scale, forcing
 
     @classmethod
     def build(cls, settings: LossSettings, backbones: Backbones) -> ClipContrastiveLoss:
         """With the settings' scale, or OpenCLIP's own, frozen, where they have none."""
-        return cls(float(backbones.clip_model.logit_scale.exp()) if settings.clip_scale is None else settings.clip_scale)
+        forced = settings.use_afe and settings.afe.weights != "uniform"
+        scale = float(backbones.clip_model.logit_scale.exp()) if settings.clip_scale is None else settings.clip_scale
+        return cls(scale, settings.afe.forcing if forced else 0.0)
 
     def of(self, step: Step) -> Tensor:
         """The loss over the batch of all processes and, where the batch has one, a bank of further images."""
-        images_BE = step.image_representation(*step.image_features(), watch=True)
-        text_BE, images_BE = step.gathered(step.features.pooled_BE), step.gathered(images_BE)
-        groups_B = step.gathered(step.batch["coarse_groups_B"])
-        bank_NE = None
-        if "bank_vectors_NKE" in step.batch:
-            bank_NE = step.image_representation(step.batch["bank_vectors_NKE"], step.batch["bank_pooled_NE"])
+        afe, pictures, bank = step.module.afe, step.pictures(), step.bank()
+        text_BE, groups_B = step.gathered(step.features.pooled_BE), step.gathered(step.batch["coarse_groups_B"])
+        own = None if afe is None else afe(pictures.vectors_MVE, text_BE)
+        images_BE = representations(afe, pictures, text_BE) if own is None or afe.asks_text else own.representation_BE
+        bank_NE = None if bank is None else representations(afe, bank, text_BE)
         loss, step.watched["clip_accuracy"] = self(text_BE, images_BE, groups_B, bank_NE, step.batch.get("bank_groups_N"))
+        if own is not None:
+            step.watch_afe(pictures, own)
+        if self.forcing:
+            others_MVE = pictures.vectors_MVE if bank is None else torch.cat([pictures.vectors_MVE, bank.vectors_MVE])
+            forced = forcing_term(afe, own.representation_BE, pictures.vectors_MVE, others_MVE, text_BE, self.scale)
+            step.watched["afe_forcing"] = forced
+            loss = loss + self.forcing * forced
         return loss
 
     def logits(self, text_BE: Tensor, images_ME: Tensor, text_groups_B: Tensor, image_groups_M: Tensor) -> Tensor:
-        """Scaled cosines (B, M), M >= B; the first B images belong to the texts, other pairs of one group are -inf."""
-        logits_BM = self.scale * F.normalize(text_BE.float(), dim=-1) @ F.normalize(images_ME.float(), dim=-1).T
+        """Scaled cosines (B, M), M >= B; the first B images belong to the texts, other pairs of one group are -inf.
+
+        Images may be (B, M, E), as each text reads them.
+        """
+        text_BE, images_ME = F.normalize(text_BE.float(), dim=-1), F.normalize(images_ME.float(), dim=-1)
+        if images_ME.dim() == 3:
+            logits_BM = self.scale * torch.einsum("be,bme->bm", text_BE, images_ME)
+        else:
+            logits_BM = self.scale * text_BE @ images_ME.T
         own = torch.eye(*logits_BM.shape, dtype=torch.bool, device=logits_BM.device)
         return logits_BM.masked_fill((text_groups_B[:, None] == image_groups_M[None]) & ~own, float("-inf"))
 
@@ -96,10 +115,13 @@ class ClipContrastiveLoss(nn.Module):
         bank_NE: Tensor | None = None,
         bank_groups_N: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the loss and the accuracy of finding the own image, both scalars. Raises ValueError below two candidates."""
-        candidates_ME = images_BE if bank_NE is None else torch.cat([images_BE, bank_NE])
+        """Returns the loss and the accuracy of finding the own image, both scalars. Raises ValueError below two candidates.
+
+        Images and bank may be (B, B, E) and (B, N, E), as each text reads them.
+        """
+        candidates_ME = images_BE if bank_NE is None else torch.cat([images_BE, bank_NE], dim=-2)
         candidate_groups_M = groups_B if bank_groups_N is None else torch.cat([groups_B, bank_groups_N])
-        if len(candidates_ME) < 2:
+        if candidates_ME.shape[-2] < 2:
             raise ValueError("L_clip needs at least two candidates: raise train.batch_size or set loss.clip_bank")
         to_images_BM = self.logits(text_BE, candidates_ME, groups_B, candidate_groups_M)
         own_B = torch.arange(len(text_BE), device=text_BE.device)

@@ -6,7 +6,7 @@ K = feature vectors of an image, T = target tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytorch_lightning as pl
 import torch
@@ -67,6 +67,18 @@ class PromptRefinerModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         self.backbones.to(self.device)
 
+    @torch.no_grad()
+    def start_afe(self, batches: Iterable[dict]) -> None:
+        """Start a reading of AFE that starts from pictures: `batches` are of training records, at step 0 of a new training."""
+        vectors, texts = [], []
+        for batch in batches:
+            step = Step(self, batch)
+            vectors.append(step.pictures().vectors_MVE.float().cpu())
+            texts.append(self.text_encoder(batch["text_tokens_BS"].to(self.device)).pooled_BE.float().cpu())
+        device = self.device
+        self.afe.to("cpu").start(torch.cat(vectors), torch.cat(texts))
+        self.afe.to(device)
+
     def training_step(self, batch: dict, batch_index: int = 0) -> Tensor:
         terms, watched = self.compute_terms(batch)
         total = self.total_loss(terms)
@@ -94,9 +106,9 @@ class PromptRefinerModule(pl.LightningModule):
         return dict(zip(values, means.unbind(), strict=True))
 
     def parameters_without_gradient(self) -> list[nn.Parameter]:
-        """Trained parameters that no term of this arm reaches: what the pooled feature needs alone, and A without L_text."""
+        """Trained parameters that nothing of this arm reaches, as what the pooled feature needs alone, or what weighs in AFE's twins."""
         reached = {part for term in self.losses.terms() for part in term.trains}
-        unused: list[nn.Parameter] = []
+        unused: list[nn.Parameter] = [] if self.afe is None else self.afe.untrained_parameters()
         if "text_encoder.pooled" not in reached:
             unused += self.text_encoder.parameters_of_pooled_alone()
         return unused if "adapter" in reached else [*unused, *self.adapter.parameters()]
@@ -209,7 +221,8 @@ def _loss_of(term: Term, settings: LossSettings, backbones: Backbones) -> nn.Mod
 
 def _encoders_read_by(losses: LossSettings, backbones: Backbones) -> dict[str, LatentEncoder | ImageVectorEncoder]:
     """The encoders of frozen picture features that the terms read, by name; those that no term reads are not made."""
-    makers = {"latents": backbones.latent_encoder, "image_vectors": lambda: backbones.image_vector_encoder(losses.afe.grid)}
+    vectors = reading_named(losses.afe.reading).reads if losses.use_afe else "pooled"
+    makers = {"latents": backbones.latent_encoder, "image_vectors": lambda: backbones.image_vector_encoder(losses.afe.grid, vectors)}
     read = {name for term in losses.terms() for name in term.reads}
     return {name: make() for name, make in makers.items() if name in read}
 

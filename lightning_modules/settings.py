@@ -14,13 +14,16 @@ from lightning_modules.terms import Term, all_terms, term_weights
 class AFESettings:
     """Adaptive feature extraction: its reading (see `readings`), the width of the network that weighs, the softmax's temperature, the grid.
 
-    Patch tokens are pooled to `grid` x `grid` vectors.
+    Patch tokens are pooled to `grid` x `grid` vectors. `weights` are "learned" or those of a twin, "uniform" or "frozen"
+    (`adaptive_features.Reading`). `forcing` weighs the counterfactual term within L_clip (`adaptive_features.forcing_term`); 0: none.
     """
 
     reading: str = DEFAULT_READING
     hidden: int = 64
     temperature: float = 1.0
     grid: int = 4
+    weights: Literal["learned", "uniform", "frozen"] = "learned"
+    forcing: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from lightning_modules.adaptive_features import AdaptiveFeatures, Pictures, Reading
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
 from lightning_modules.text_encoder import FineGrainedTextEncoder, TextFeatures
@@ -30,7 +32,7 @@ class Trained(Protocol):
     backbones: Backbones
     text_encoder: FineGrainedTextEncoder
     adapter: nn.Module
-    afe: nn.Module | None
+    afe: Reading | None
     encoders: Mapping[str, LatentEncoder | ImageVectorEncoder]
     seed: int
 
@@ -80,21 +82,35 @@ class Step:
         mask_BS = self.module.decoder_mask(self.batch["text_tokens_BS"])
         return self.backbones.decoder.logits(adapted_BSH, labels_BT, mask_BS), labels_BT
 
-    def image_features(self) -> tuple[Tensor, Tensor]:
-        """The fine picture's feature vectors (B, K, E) and its pooled feature (B, E), from the frozen image tower."""
-        return self._picture_features("image_vectors", ("image_vectors_BKE", "image_pooled_BE"))
+    def pictures(self) -> Pictures:
+        """The fine pictures' features, of all processes: the vectors that AFE's reading reads, (B, V, E), and the pooled feature, (B, E).
 
-    def image_representation(self, vectors_BKE: Tensor, pooled_BE: Tensor, watch: bool = False) -> Tensor:
-        """What L_clip compares texts with, (B, E): AFE's representation of the images or, without AFE, their pooled feature.
-
-        `watch` logs AFE's figures.
+        Without AFE, and for a reading of the pooled feature, that is the only vector.
         """
-        if self.module.afe is None:
-            return pooled_BE
-        adaptive = self.module.afe(vectors_BKE)
-        if watch:
-            self.watched.update(afe_entropy=adaptive.entropy(), afe_class_token_mass=adaptive.class_token_mass())
-        return adaptive.representation_BE
+        if "image_pooled_BE" in self.batch:
+            pooled_BE, vectors_BVE = self.batch["image_pooled_BE"], self.batch.get("image_vectors_BKE")
+        else:
+            features = self.module.encoders["image_vectors"].encode(self.batch["images_BCHW"])
+            pooled_BE, vectors_BVE = features["image_pooled"], features.get("image_vectors")
+        return Pictures.of(self.gathered(pooled_BE), None if vectors_BVE is None else self.gathered(vectors_BVE))
+
+    def bank(self) -> Pictures | None:
+        """Further pictures' features (N, V, E) and (N, E), the same in every process; None where the batch has none."""
+        if "bank_pooled_NE" not in self.batch:
+            return None
+        return Pictures.of(self.batch["bank_pooled_NE"], self.batch.get("bank_vectors_NKE"))
+
+    @torch.no_grad()
+    def watch_afe(self, pictures: Pictures, own: AdaptiveFeatures) -> None:
+        """Log what AFE made of the batch's pictures: see `readings` for what the figures say."""
+        afe = self.module.afe
+        mean_weights = own.weights_BK.mean(dim=0, keepdim=True).expand_as(own.weights_BK)
+        with_mean_weights_BE = afe.combine(pictures.vectors_MVE, mean_weights)
+        self.watched["afe_entropy"] = own.entropy()
+        if afe.class_token_first:
+            self.watched["afe_class_token_mass"] = own.class_token_mass()
+        for name, other_BE in (("pooled", pictures.pooled_ME), ("mean_weights", with_mean_weights_BE)):
+            self.watched[f"afe_cosine_to_{name}"] = F.cosine_similarity(own.representation_BE, other_BE, dim=-1).mean()
 
     def fine_pooled(self) -> Tensor:
         """The frozen text encoder's pooled joint feature of the fine prompt, (B, E)."""

@@ -38,7 +38,7 @@ def make_batch(small_backbones) -> Callable[..., dict]:
         pixels = [np.random.default_rng([id_, 7]).uniform(-1, 1, (3, 64, 64)) for id_ in ids]
         return torch.from_numpy(np.stack(pixels)).float()
 
-    def make(ids=(0, 1, 2, 3), epoch=0, cached=True, bank=(), grid=4) -> dict:
+    def make(ids=(0, 1, 2, 3), epoch=0, cached=True, bank=(), grid=4, reads="class_and_patches") -> dict:
         backbones = small_backbones
         targets = backbones.tokenize_t5([PROMPTS[id_][1] for id_ in ids])
         target_tokens_BT = torch.full((len(ids), max(map(len, targets))), backbones.decoder.tokenizer.pad_token_id)
@@ -56,17 +56,16 @@ def make_batch(small_backbones) -> Callable[..., dict]:
             "coarse_groups_B": torch.tensor(ids),
             "subject_groups_B": torch.tensor(ids),
         }
-        vectors = backbones.image_vector_encoder(grid)
+        vectors = backbones.image_vector_encoder(grid, reads)
+        names = {"image_vectors": ("image_vectors_BKE", "bank_vectors_NKE"), "image_pooled": ("image_pooled_BE", "bank_pooled_NE")}
         if cached:
             latents = backbones.latent_encoder().encode(images(ids))
             batch |= {"latent_mean_BCHW": latents["latent_mean"], "latent_logvar_BCHW": latents["latent_logvar"]}
-            features = vectors.encode(images(ids))
-            batch |= {"image_vectors_BKE": features["image_vectors"], "image_pooled_BE": features["image_pooled"]}
+            batch |= {names[feature][0]: values for feature, values in vectors.encode(images(ids)).items()}
         else:
             batch["images_BCHW"] = images(ids)
         if bank:
-            features = vectors.encode(images(bank))
-            batch |= {"bank_vectors_NKE": features["image_vectors"], "bank_pooled_NE": features["image_pooled"]}
+            batch |= {names[feature][1]: values for feature, values in vectors.encode(images(bank)).items()}
             batch |= {"bank_groups_N": torch.tensor(bank), "bank_subject_groups_N": torch.tensor(bank)}
         return batch
 

@@ -40,10 +40,26 @@ class AFEConfig:
         "what the image vectors are and how they are weighed",
         choices=reading_names,
         needs="use_afe=true",
-        as_before=DEFAULT_READING,
+        as_before="class_and_patches",
     )
-    temperature: float = option(1.0, "train", "of the softmax over image vectors; low = sharp weights", above=0, needs="use_afe=true")
-    hidden: int = option(64, "train", "width of the network that weighs the image vectors", least=1, needs="use_afe=true")
+    weights: str = option(
+        "learned",
+        "train",
+        "learned, or a control with the same parameters: uniform = equal weights, frozen = a random network that is never trained",
+        choices=("learned", "uniform", "frozen"),
+        needs="use_afe=true",
+        as_before="learned",
+    )
+    forcing: float = option(
+        0.0,
+        "train",
+        "weight, within L_clip, of the forcing term: a text must fit its picture under its own weights better than under another's",
+        least=0,
+        needs="use_afe=true",
+        as_before=0.0,
+    )
+    temperature: float = option(1.0, "train", "of the softmax over what is weighed; low = sharp weights", above=0, needs="use_afe=true")
+    hidden: int = option(64, "train", "width of the network that weighs", least=1, needs="use_afe=true")
     grid: int = option(4, "train", "patch tokens are pooled to grid x grid vectors", least=1, most=32, needs="use_afe=true")
 
 

@@ -12,30 +12,33 @@ A further preset is `REHEARSAL`. Imports no heavy library.
 
 from lightning_modules.terms import Term, all_terms
 
+# Arms that keep the parameters of AFE and take away that its weights are learned: AFE helps only where it beats them.
+AFE_TWINS: dict[str, dict[str, str]] = {f"afe_{weights}": {"afe.weights": weights} for weights in ("uniform", "frozen")}
 LENGTHS = (2, 4, 6, 8, 10, 12, 16, 20)
 FULL_LENGTH = 6
 
 
-def full_arm() -> dict[str, bool | int]:
+def full_arm() -> dict[str, bool | int | str]:
     """The keys of the arm that the others are compared with: every term at its default, with what acts through it, at length 6."""
     switches = {f"use_{name}": term.on for term in all_terms() for name in (term.name, *term.switches)}
-    return {**switches, "prompt_len": FULL_LENGTH}
+    return {**switches, "afe.weights": "learned", "prompt_len": FULL_LENGTH}
 
 
-def named_ablations() -> dict[str, dict[str, bool | int]]:
-    """{name: the keys that it sets}: the full arm, each term switched, what acts through a term switched off, and the lengths."""
+def named_ablations() -> dict[str, dict[str, bool | int | str]]:
+    """{name: the keys that it sets}: the full arm, each term or what acts through it switched, AFE's twins, and the lengths."""
     full, terms = full_arm(), {term.name: term for term in all_terms()}
     arms = {"full": full}
     arms |= {f"without_{name}": full | _off(term) for name, term in terms.items() if term.on}
     arms["without_mse_and_clip"] = full | _off(terms["mse"]) | _off(terms["clip"])
     arms |= {f"with_{name}": full | {f"use_{name}": True} for name, term in terms.items() if not term.on}
     arms |= {f"without_{switch}": full | {f"use_{switch}": False} for term in terms.values() for switch in term.switches}
+    arms |= {name: full | keys for name, keys in AFE_TWINS.items()}
     # Length 6 is `full`.
     arms |= {f"length_{length}": full | {"prompt_len": length} for length in LENGTHS if length != FULL_LENGTH}
     return arms
 
 
-def _off(term: Term) -> dict[str, bool | int]:
+def _off(term: Term) -> dict[str, bool | int | str]:
     """A term goes with what acts only through it."""
     return {f"use_{name}": False for name in (term.name, *term.switches)}
 

@@ -10,7 +10,7 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
-from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder, digest_of
+from lightning_modules.frozen_features import ImageVectorEncoder, ImageVectors, LatentEncoder, digest_of
 from lightning_modules.frozen_precision import t5_precision
 from lightning_modules.text_decoder import PromptDecoder
 from lightning_modules.text_encoder import FineGrainedTextEncoder
@@ -80,8 +80,8 @@ class Backbones:
     def latent_encoder(self) -> LatentEncoder:
         return LatentEncoder(self.text_to_image)
 
-    def image_vector_encoder(self, grid: int) -> ImageVectorEncoder:
-        return ImageVectorEncoder(self.clip_model, self.image_mean, self.image_std, grid)
+    def image_vector_encoder(self, grid: int, reads: ImageVectors = "class_and_patches") -> ImageVectorEncoder:
+        return ImageVectorEncoder(self.clip_model, self.image_mean, self.image_std, grid, reads)
 
     @property
     def t5_pad_id(self) -> int:

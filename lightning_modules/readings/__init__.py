@@ -4,8 +4,8 @@ The paper names a dynamic weight network and soft dynamic weights, and published
 understand it. A reading is a file of this folder, called as the reading, with its class as `READING`; a plug-in adds one from outside by
 `register`. Listing the names imports no torch, since the config does it.
 
-A reading is an `nn.Module` made by `READING(width, settings)`: `width` of OpenCLIP's joint space, `settings` as `settings.AFESettings`.
-`forward(vectors_BKE)` gives `adaptive_features.AdaptiveFeatures`.
+A reading is an `adaptive_features.Reading` made by `READING(width, settings)`: `width` of OpenCLIP's joint space, `settings` as
+`settings.AFESettings`. It says which vectors of a picture it reads, and no others are cached.
 """
 
 from __future__ import annotations

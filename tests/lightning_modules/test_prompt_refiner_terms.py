@@ -179,8 +179,8 @@ def test_negatives_gathered_from_two_devices_give_the_loss_of_the_whole_batch(sm
     other = make_batch(ids=(2, 3))
     module = make_module(small_backbones, losses)
     with torch.no_grad():
-        gathered = [module.text_encoder(other["text_tokens_BS"]).pooled_BE, module.afe(other["image_vectors_BKE"]).representation_BE]
-    gathered.append(other["coarse_groups_B"])
+        text_BE = module.text_encoder(other["text_tokens_BS"]).pooled_BE
+    gathered = [other["image_pooled_BE"], other["image_vectors_BKE"], text_BE, other["coarse_groups_B"]]
     monkeypatch.setattr(module, "_trainer", SimpleNamespace(world_size=2))
     monkeypatch.setattr(module, "all_gather", lambda value, sync_grads=False: torch.stack([value, gathered.pop(0)]))
     assert module.compute_terms(make_batch(ids=(0, 1)))[0]["l_clip"].item() == pytest.approx(expected.item(), abs=1e-6)

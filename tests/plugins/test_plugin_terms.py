@@ -181,18 +181,19 @@ def test_registering_the_same_term_again_is_harmless(plugins):
     assert register(term) == register(term) and [other.name for other in all_terms()].count("again") == 1
 
 
-def test_the_example_of_a_reading_weighs_patches_alone_and_trains(plugins, small_backbones, make_batch):
-    config = parse(["plugins=plugin_reading", "afe.reading=patches_alone", "use_mse=false", "use_text=false"])
+def test_the_example_of_a_reading_weighs_halves_of_the_pooled_feature_and_trains(plugins, small_backbones, make_batch):
+    config = parse(["plugins=plugin_reading", "afe.reading=halves", "use_mse=false", "use_text=false"])
     module = build_module(config, small_backbones)
-    adaptive = module.afe(make_batch()["image_vectors_BKE"])
-    assert torch.equal(adaptive.weights_BK[:, 0], torch.zeros(4)) and torch.allclose(adaptive.weights_BK.sum(-1), torch.ones(4))
-    terms, watched = module.compute_terms(make_batch())
-    assert watched["afe_class_token_mass"].item() == 0.0
+    assert module.encoders["image_vectors"].shapes() == {"image_pooled": (128,)}
+    batch = make_batch(bank=(4, 5), reads="pooled")
+    assert torch.allclose(module.afe(batch["image_pooled_BE"][:, None]).weights_BK.sum(-1), torch.ones(4))
+    terms, watched = module.compute_terms(batch)
+    assert "afe_class_token_mass" not in watched and watched["afe_cosine_to_pooled"].item() < 0.9
     terms["l_clip"].backward()
     assert module.afe.projection.weight.grad.abs().sum() > 0
     plain = parse(["use_mse=false", "use_text=false"])
     assert train_id(config) != train_id(plain)
-    with pytest.raises(UserError, match=r"afe\.reading must be one of class_and_patches, patches_alone, not 'patch'"):
+    with pytest.raises(UserError, match=r"afe\.reading must be one of class_and_patches, .*, halves, not 'patch'"):
         parse(["plugins=plugin_reading", "afe.reading=patch"])
 
 

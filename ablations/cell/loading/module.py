@@ -15,7 +15,7 @@ def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
     losses = LossSettings(
         weights={term.name: getattr(config.loss, f"{term.name}_weight") for term in terms},
         use_afe=bool(config.use_afe),
-        afe=AFESettings(config.afe.reading, config.afe.hidden, config.afe.temperature, config.afe.grid),
+        afe=AFESettings(**vars(config.afe)),
         clip_scale=config.loss.clip_scale,
     )
     optimizer = OptimizerSettings(

@@ -178,6 +178,8 @@ def fit(
 ) -> int:
     """Lightning's fit, from `resume` on; returns the number of steps that the training has in all."""
     steps = total_steps(work.config, data.batches_per_epoch)
+    if resume is None and module.afe is not None and module.afe.starts_from_pictures:
+        module.start_afe(data.fitting_batches())
     trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from)], work.folder.training_path, place)
     # DDP waits for a gradient of every parameter in its buckets.
     without_gradient = module.parameters_without_gradient() if place else []
