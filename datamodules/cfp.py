@@ -33,7 +33,7 @@ from datamodules.batches import (
 )
 from datamodules.feature_cache.building import open_or_build
 from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
-from datamodules.images import PREPROCESSING, ImageChecker, content_digest
+from datamodules.images import PREPROCESSING, Checked, ImageChecker, content_digest, count_done
 from datamodules.manifest import Manifest
 from datamodules.progress import track
 from datamodules.readers.captions import clean_caption
@@ -193,7 +193,8 @@ class CFPDataModule(LightningDataModule):
     def _load(self) -> _Loaded:
         if self._loaded is None:
             self._loaded = self._load_tiny_world() if self.is_tiny_world else self._load_table()
-            self._say(self._loaded.manifest.summary())
+            for line in self._loaded.manifest.lines():
+                self._say(line)
             self._say(f"data: {self.prefix_share:.1%} of the coarse prompts are prefixes of their fine prompt")
         return self._loaded
 
@@ -218,13 +219,16 @@ class CFPDataModule(LightningDataModule):
                 "or train without the terms that need them (use_mse=false use_clip=false)"
             )
         # Pictures are checked wherever they are, needed or not: else arms with and without image terms would train on different records.
-        records, bad, digests = self._check_images(table) if table.any_image else (table.records, table.bad, {})
-        manifest = self._write_manifest(Manifest(str(self.source), table.layout, table.total, tuple(sorted(bad, key=lambda b: b.id))))
+        records, bad, found = self._check_images(table) if table.any_image else (table.records, table.bad, {})
+        digests = {path: checked.digest for path, checked in found.items() if checked.digest}
+        done = {**table.done, **count_done(found[record.image] for record in records if record.image in found)}
+        bad = sorted(bad, key=lambda entry: entry.id)
+        manifest = self._write_manifest(Manifest(str(self.source), table.layout, table.total, tuple(bad), done))
         split = split_table(records, self.settings.num_validation, self.settings.num_train)
         contents = [content_digest(record, digests) for record in records]
         return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest)
 
-    def _check_images(self, table: ReadTable) -> tuple[list[CFPRecord], list[BadRecord], dict[PictureFile, str]]:
+    def _check_images(self, table: ReadTable) -> tuple[list[CFPRecord], list[BadRecord], dict[PictureFile, Checked]]:
         ledger = None
         if self.cache_dir is not None:
             ledger = self.cache_dir / f"images-{hashlib.sha256(str(Path(self.source).resolve()).encode()).hexdigest()[:16]}.json"
@@ -234,12 +238,12 @@ class CFPDataModule(LightningDataModule):
             if record.image is None:
                 name = record.metadata.get("image_path", record.metadata.get("image", ""))
                 bad.append(BadRecord(record.id, 0, "missing_image", f"no image {name!r}" if name else "no image is named"))
-            elif found[record.image][0]:
-                reason = "missing_image" if found[record.image][0].startswith(NO_IMAGE) else "corrupt_image"
-                bad.append(BadRecord(record.id, 0, reason, f"{record.image.name}: {found[record.image][0]}"))
+            elif problem := found[record.image].problem:
+                reason = "missing_image" if problem.startswith(NO_IMAGE) else "corrupt_image"
+                bad.append(BadRecord(record.id, 0, reason, f"{record.image.name}: {problem}"))
             else:
                 records.append(record)
-        return records, bad, {path: digest for path, (_, digest) in found.items() if digest}
+        return records, bad, found
 
     def _write_manifest(self, manifest: Manifest) -> Manifest:
         if self.settings.manifest_path is not None:

@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all: written aside, flushed to disk, renamed.
 
 Whoever reads a path sees what was there before or what is there now, never a part. Everything here raises OSError where the disk is
-full or the folder may not be written.
+full or the folder may not be written; `explained_errors` makes one line of it.
 """
 
 from __future__ import annotations
@@ -65,6 +65,15 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def put_in_place(source: Path, target: Path) -> None:
     """Give a finished file or folder its name, in one step; a file that is there already is replaced."""
     os.replace(source, target)
+
+
+@contextmanager
+def explained_errors(path: str | os.PathLike[str], way_out: str) -> Iterator[None]:
+    """An OSError of the block (full disk, no permission) becomes a ValueError of one line that names `path` and a `way_out`."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror or error} (free space or permissions, or {way_out})") from error
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:

@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
-import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from datamodules.decoding import AS_BARE_CONVERSION, DAMAGE, UnfitPictureError, as_viewed, examine
 from datamodules.files import write_atomically
 from datamodules.progress import track
 from datamodules.records import CFPRecord
-from datamodules.stored_images import NoImageError, PictureFile
+from datamodules.stored_images import NO_IMAGE, NoImageError, PictureFile
 from datamodules.tiny_world import renderer, subjects
 
-# Part of every feature cache's key: raise it when a change here changes pixels.
+# Part of every feature cache's key: raise it when a change here changes the pixels of every picture, rendered ones too.
 PREPROCESSING = "shorter side to size, bilinear, centre crop, [-1, 1]; 1"
-# What Pillow raises for damaged files; Warning where warnings are errors.
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RuntimeError)
-_DAMAGE += (struct.error, zlib.error, Image.DecompressionBombError, Warning)
+# Part of the digest of every picture to which more is done than a bare conversion to RGB, and of what the ledger remembers: raise it
+# when a change in `datamodules.decoding` changes pixels, or what is a picture. 1 was the bare conversion, whose digests have no number.
+DECODING = 2
 
 
 def _source_digest() -> str:
@@ -54,16 +54,24 @@ def load_pixels(record: CFPRecord, image_size: int) -> np.ndarray:
     if record.scene is not None:
         pixels = renderer.render(record.scene)
         return pixels if pixels.shape[0] == image_size else np.asarray(resize_and_crop(Image.fromarray(pixels), image_size))
+    assert record.image is not None
     try:
-        with Image.open(BytesIO(record.image.read_bytes())) as picture:  # type: ignore[union-attr]
-            return np.asarray(resize_and_crop(picture.convert("RGB"), image_size))
-    except _DAMAGE as error:
+        return np.asarray(resize_and_crop(as_viewed(record.image.read_bytes(), image_size), image_size))
+    except (*DAMAGE, MemoryError) as error:
         raise ValueError(f"record {record.id}: image {record.image} can no longer be read ({error})") from error
 
 
 def to_unit_range(pixels: np.ndarray) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1.0)
+
+
+class Checked(NamedTuple):
+    """What is wrong with a picture, or the digest of what it shows and what decoding does to it."""
+
+    problem: str
+    digest: str = ""
+    done: tuple[str, ...] = ()
 
 
 class ImageChecker:
@@ -76,45 +84,81 @@ class ImageChecker:
     def __init__(self, ledger: Path | None, say: Callable[[str], None]):
         self._ledger, self._say = ledger, say
 
-    def check(self, paths: list[PictureFile]) -> dict[PictureFile, tuple[str, str]]:
-        """For each picture ("", digest), or (what is wrong, "")."""
+    def check(self, paths: list[PictureFile]) -> dict[PictureFile, Checked]:
+        """What was found of each picture. A ledger that cannot be written costs a line, and the next run the same work."""
         known = self._read_ledger()
         stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
-        found = {path: tuple(known[str(path)][1]) for path, stamp in stamps.items() if known.get(str(path), [None])[0] == stamp}
+        found = {path: checked for path, stamp in stamps.items() if (checked := _recalled(known.get(str(path)), stamp)) is not None}
         todo = [path for path in stamps if path not in found]
         if todo:
             with ThreadPoolExecutor() as pool:
                 for path, result in zip(todo, track(pool.map(_inspect, todo), len(todo), "checking images", self._say), strict=True):
                     found[path] = result
-            if self._ledger is not None:
-                kept = {**known, **{str(path): [stamps[path], list(found[path])] for path in todo}}
-                write_atomically(self._ledger, json.dumps(kept).encode())
-        return found  # type: ignore[return-value]
+            # What another disk may bring, or more memory, is looked at again.
+            lasting = {path: found[path] for path in todo if stamps[path] and not found[path].problem.startswith(_PASSING)}
+            self._keep({**known, **{str(path): [stamps[path], list(checked)] for path, checked in lasting.items()}})
+        return found
 
     def _read_ledger(self) -> dict:
         try:
-            return json.loads(self._ledger.read_bytes()) if self._ledger is not None else {}
-        except (OSError, ValueError):
+            known = json.loads(self._ledger.read_bytes()) if self._ledger is not None else {}
+        except (OSError, ValueError, RecursionError):
             return {}
+        return known if isinstance(known, dict) else {}
+
+    def _keep(self, known: dict) -> None:
+        try:
+            if self._ledger is not None:
+                write_atomically(self._ledger, json.dumps(known).encode())
+        except OSError as error:
+            self._say(f"data: cannot write {self._ledger} ({error.strerror or error}): the next run checks these pictures again")
+
+
+_NO_MEMORY = "there was no memory to decode it"
+_NOT_READ = "its file cannot be read"
+_PASSING = (_NO_MEMORY, _NOT_READ, NO_IMAGE + ":")
+
+
+def count_done(checked: Iterable[Checked]) -> dict[str, int]:
+    """How many pictures had each thing done to them, most frequent first."""
+    return dict(Counter(kind for found in checked if not found.problem for kind in found.done).most_common())
+
+
+def _recalled(entry: object, stamp: list[int]) -> Checked | None:
+    """What the ledger remembers of a picture of this stamp; None if nothing that can be used."""
+    try:
+        known_stamp, (problem, digest, done) = entry  # type: ignore[misc]
+    except (TypeError, ValueError):
+        return None
+    return Checked(problem, digest, tuple(done)) if stamp and known_stamp == stamp else None
 
 
 def _stamp(path: PictureFile) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    """Size and time of a picture's file, and the number of the decoding; empty for a file that is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns, DECODING]
 
 
-def _inspect(path: PictureFile) -> tuple[str, str]:
+def _inspect(path: PictureFile) -> Checked:
     try:
         content = path.read_bytes()
-        with Image.open(BytesIO(content)) as picture:
-            picture.load()
-    except UnidentifiedImageError:
-        return "not a picture", ""
     except NoImageError as error:
-        return str(error), ""
-    except _DAMAGE as error:
-        return f"{type(error).__name__}: {error}".replace(str(path), path.name)[:200], ""
-    return "", hashlib.blake2b(content, digest_size=16).hexdigest()
+        return Checked(str(error))
+    except DAMAGE as error:
+        return Checked(f"{_NOT_READ} ({getattr(error, 'strerror', None) or error})".replace(str(path), path.name)[:200])
+    try:
+        done = examine(content)
+    except UnfitPictureError as error:
+        return Checked(str(error))
+    except MemoryError:
+        return Checked(_NO_MEMORY)
+    except DAMAGE as error:
+        return Checked(f"{type(error).__name__}: {error}"[:200])
+    number = str(DECODING).encode() if set(done) - AS_BARE_CONVERSION else b""
+    return Checked("", hashlib.blake2b(content, digest_size=16, person=number).hexdigest(), done)
 
 
 def content_digest(record: CFPRecord, image_digests: dict[PictureFile, str]) -> str:

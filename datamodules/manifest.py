@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from datamodules.files import write_atomically
+from datamodules.files import explained_errors, write_atomically
 from datamodules.records import BadRecord
 
 _REASONS_SHOWN = 3
@@ -15,12 +16,16 @@ _REASONS_SHOWN = 3
 
 @dataclass(frozen=True)
 class Manifest:
-    """Counts and bad records of one source. `total` counts every row, bad ones too."""
+    """Counts and bad records of one source. `total` counts every row, bad ones too.
+
+    `done` counts, by kind, what was done to pictures and texts that are used, such as turning them upright.
+    """
 
     source: str
     layout: str
     total: int
     bad: tuple[BadRecord, ...] = ()
+    done: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bad_fraction(self) -> float:
@@ -36,8 +41,13 @@ class Manifest:
         line = f"data: {self.total - len(self.bad)} of {self.total} records of {self.source} ({self.layout})"
         return f"{line}; left out: {self._top_reasons()}" if self.bad else line
 
+    def lines(self) -> list[str]:
+        """The summary, and a line of what was done to how many of those that are used, if there is anything."""
+        done = ", ".join(f"{kind} {count}" for kind, count in self.done.items())
+        return [self.summary(), *([f"data: {done}"] if done else [])]
+
     def write(self, path: Path) -> None:
-        """One JSON document, a line per bad record; appears whole or not at all."""
+        """One JSON document, a line per bad record; appears whole or not at all. Raises ValueError where it cannot be written."""
         head = {
             "source": self.source,
             "layout": self.layout,
@@ -45,10 +55,12 @@ class Manifest:
             "kept": self.total - len(self.bad),
             "left_out": len(self.bad),
             "reasons": self.reasons,
+            "done": dict(self.done),
         }
         lines = ",\n".join("  " + json.dumps(asdict(record), ensure_ascii=True) for record in self.bad)
         document = json.dumps(head, indent=1)[:-2] + f',\n "bad": [\n{lines}\n ]\n}}\n'
-        write_atomically(Path(path), document.encode())
+        with explained_errors(path, "choose another output_dir"):
+            write_atomically(Path(path), document.encode())
 
     def enforce(self, max_bad_fraction: float, path: Path | None) -> None:
         """Raises ValueError if more than `max_bad_fraction` of the rows are bad."""

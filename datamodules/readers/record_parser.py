@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +30,18 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class ReadTable:
-    """A table as read: its layout's name, the records in file order, the rows left out, and the number of rows."""
+    """A table as read: its layout's name, the records in file order, the rows left out, and the number of rows.
+
+    `done` counts, by kind, what was done to records that are kept; `looked` are the folders in which pictures were looked for.
+    """
 
     layout: str
     records: list[CFPRecord]
     bad: list[BadRecord]
     total: int
     any_image: bool
+    done: Mapping[str, int] = field(default_factory=dict)
+    looked: tuple[Path, ...] = ()
 
 
 class ImageFinder:

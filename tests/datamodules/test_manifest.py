@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from datamodules.files import write_atomically
-from datamodules.images import ImageChecker, load_pixels, resize_and_crop, to_unit_range
+from datamodules.images import Checked, ImageChecker, load_pixels, resize_and_crop, to_unit_range
 from datamodules.manifest import Manifest
 from datamodules.records import BadRecord, CFPRecord
 
@@ -70,10 +70,10 @@ def test_truncated_and_foreign_files_are_found_by_decoding_and_read_once(tmp_pat
     assert "runcated" in found[cut][0] and found[text][0] == "not a picture"
 
     reads = []
-    monkeypatch.setattr("datamodules.images._inspect", lambda path: reads.append(path) or ("", "again"))
+    monkeypatch.setattr("datamodules.images._inspect", lambda path: reads.append(path) or Checked("", "again"))
     assert ImageChecker(ledger, print).check([good, cut, text]) == found
     make_image(text, (9, 9))
-    assert ImageChecker(ledger, print).check([good, cut, text])[text] == ("", "again")
+    assert ImageChecker(ledger, print).check([good, cut, text])[text] == Checked("", "again")
     assert reads == [text]
 
 

@@ -210,7 +210,7 @@ def test_cells_without_a_picture_and_damaged_ones_are_told_apart(tmp_path):
     assert problems[0] == problems[5] == ""
     assert problems[1] == "the cell holds no image" and problems[2].startswith("the cell holds no image: the file 'gone.png'")
     assert problems[3] == "not a picture" and "truncated" in problems[4].lower()
-    digests = {image: digest for image, (_, digest) in found.items()}
+    digests = {image: checked.digest for image, checked in found.items()}
     assert content_digest(read.records[0], digests) and not content_digest(read.records[1], digests)
 
 
