@@ -44,6 +44,7 @@ from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_
 from datamodules.settings import TINY_WORLD, DataSettings, Tokenizers
 from datamodules.splits import split_table
 from datamodules.stored_images import NO_IMAGE, PictureFile
+from datamodules.tiny_world.worlds import world
 
 SPLITS = ("train", "validation", "test")
 
@@ -176,7 +177,7 @@ class CFPDataModule(LightningDataModule):
             raise ValueError(f"unknown split {split!r}; it may be {', '.join(SPLITS)}")
         length = coarse_length_index(coarse_length)
         if self.is_tiny_world:
-            records = read_tiny_world(split, count, self._tokenizers.count_tokens, self._clean)
+            records = read_tiny_world(split, count, world(self.settings.world), self._tokenizers.count_tokens, self._clean)
             ids: Iterable[int] = range(count)
         else:
             loaded = self._load()
@@ -201,8 +202,9 @@ class CFPDataModule(LightningDataModule):
     def _load_tiny_world(self) -> _Loaded:
         num_train = self.settings.num_train
         assert num_train is not None  # the settings see to it
-        records = read_tiny_world("train", num_train, self._tokenizers.count_tokens, self._clean)
-        records += read_tiny_world("validation", self.settings.num_validation, self._tokenizers.count_tokens, self._clean)
+        asked = world(self.settings.world), self._tokenizers.count_tokens, self._clean
+        records = read_tiny_world("train", num_train, *asked, self.settings.caption_dropout)
+        records += read_tiny_world("validation", self.settings.num_validation, *asked)
         manifest = self._write_manifest(Manifest(TINY_WORLD, "tiny world", len(records)))
         train, validation = np.arange(num_train), np.arange(num_train, len(records))
         return _Loaded(records, train, validation, {}, [content_digest(record, {}) for record in records], manifest)

@@ -17,6 +17,7 @@ FLIP = 103
 BANK = 104
 VALIDATION_COARSE_LENGTH = 105
 VALIDATION_BANK = 106
+STYLE_DROPOUT = 107
 
 
 def keyed_rng(seed: int, *integers: int, tag: int) -> np.random.Generator:

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from datamodules.tiny_world.worlds import DEFAULT_WORLD, WORLDS
+
 TINY_WORLD = "tiny"
 
 
@@ -36,11 +38,12 @@ class DataSettings:
 
     `source` is "tiny" (the tiny world) or a path: of a CSV table (layouts: `datamodules.readers`), a parquet file or a folder
     (`datamodules.readers.folders`); `images` is the folder that image paths are relative to. `num_train` None takes every training record
-    of a table; the tiny world needs a number. `image_size` is in pixels per side. `max_bad_fraction` of the records may be bad, which the
-    manifest (written to `manifest_path`, if there is one) lists. `batch_size` counts records over all devices; `target_len` None keeps all
-    T5 tokens of a fine prompt. `clip_bank` further negatives come from the feature cache in `cache_dir`, with `hard_negatives` half of them
-    of the batch's subjects; without `cache` batches carry pictures instead of features. `full_cache_check` reads a cache that is there
-    through before it is used.
+    of a table; the tiny world needs a number. `world` says which tiny world, and `caption_dropout` in how large a share of its training
+    texts the style word is left out, which the picture keeps; tables have neither. `image_size` is in pixels per side. `max_bad_fraction`
+    of the records may be bad, which the manifest (written to `manifest_path`, if there is one) lists. `batch_size` counts records over
+    all devices; `target_len` None keeps all T5 tokens of a fine prompt. `clip_bank` further negatives come from the feature cache in
+    `cache_dir`, with `hard_negatives` half of them of the batch's subjects; without `cache` batches carry pictures instead of features.
+    `full_cache_check` reads a cache that is there through before it is used.
 
     Raises ValueError, in one line that names the config's key, for numbers that are none of their kind and for a bank without a cache.
     """
@@ -57,6 +60,8 @@ class DataSettings:
     target_len: int | None = None
     clip_bank: int = 0
     hard_negatives: bool = False
+    world: int = DEFAULT_WORLD
+    caption_dropout: float = 0.0
     cache: bool = True
     cache_dir: str | Path | None = None
     encode_batch_size: int = 8
@@ -75,6 +80,10 @@ class DataSettings:
         ):
             if value is not None and value < least:
                 raise ValueError(f"{name}={value} must be at least {least}")
+        if self.world not in WORLDS:
+            raise ValueError(f"data.world={self.world} must be one of {', '.join(map(str, WORLDS))}")
+        if not 0 <= self.caption_dropout <= 1:
+            raise ValueError(f"data.caption_dropout={self.caption_dropout} must be from 0 to 1")
         if self.is_tiny_world and self.num_train is None:
             raise ValueError("data.num_train: the tiny world has no end, say how many records to train on")
 

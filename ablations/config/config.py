@@ -99,6 +99,9 @@ def _build(*layers: Mapping[str, Scalar]) -> Config:
     profile_layer |= named_ablations().get(str(given.get("ablation")), {})
     merged = OmegaConf.merge(schema, nest(profile_layer), *(nest(layer) for layer in layers))
     _resolve_switches(merged)
+    if merged.data.source != "tiny":
+        # A table has neither: their values are those of before, so that its results keep their names.
+        merged = OmegaConf.merge(merged, nest({name: KEYS[name].option.as_before for name in ("data.world", "data.caption_dropout")}))
     config = OmegaConf.to_object(merged)
     _check_combinations(config)
     return config

@@ -108,6 +108,24 @@ class DataConfig:
     source: str = option("tiny", "train", "'tiny' (the embedded world), or coarse-fine prompts: a CSV or parquet file, a folder", path=True)
     images: str | None = option(None, "train", "the folder that image paths are relative to; null = the source's own", path=True)
     num_train: int = option(1200, "train", "training records of the tiny world", least=1, needs="data.source=tiny")
+    world: int = option(
+        2,
+        "train",
+        "which tiny world: 1 = one style suits a scene, 2 = two or three do, and prompts vary in length",
+        least=1,
+        most=2,
+        needs="data.source=tiny",
+        as_before=1,
+    )
+    caption_dropout: float = option(
+        0.0,
+        "train",
+        "share of the training texts without the style word that their picture shows",
+        least=0,
+        most=1,
+        needs="data.source=tiny",
+        as_before=0.0,
+    )
     num_validation: int = option(
         256, "train", "records held out of training, for validation and, of a table, for evaluation", tiny=32, least=1
     )

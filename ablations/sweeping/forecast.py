@@ -114,8 +114,8 @@ def picture_groups(config: Config) -> dict[tuple, int]:
     e, n = config.eval, config.eval.num_prompts * config.eval.num_candidates
     if not n:
         return {}
-    drawn = (config.seed, config.profile, config.backbones, config.data.source, e.num_prompts, e.num_candidates, e.coarse_length)
-    drawn = (*drawn, e.steps, e.guidance_scale, e.batch_size)
+    drawn = (config.seed, config.profile, config.backbones, config.data.source, config.data.world)
+    drawn = (*drawn, e.num_prompts, e.num_candidates, e.coarse_length, e.steps, e.guidance_scale, e.batch_size)
     parts = _parts(config)
     groups: dict[tuple, int] = {}
     for condition in conditions_of(e):

@@ -4,14 +4,16 @@ A *fine* prompt reads like those of real prompt writers: subject, scene, time, t
 
     an old castle in the mountains at night, oil painting, sharp focus, dramatic lighting, 8k
 
-Which style suits is decided by the scene, and which quality words suit by the subject (`SUITED_STYLE`,
-`SUITED_QUALITIES`). *Web captions* know the same words, but mostly leave them out or use them at random: a language model
-that has read them writes the words without knowing which of them suit, and that is what a prompt refiner has to learn.
+Which style suits is decided by the scene, and which quality words suit by the subject: here for world 1 (`SUITED_STYLE`,
+`SUITED_QUALITIES`), for the others in `worlds`. *Web captions* know the same words, but mostly leave them out or use them at
+random: a language model that has read them writes the words without knowing which of them suit, and that is what a prompt
+refiner has to learn.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,23 +82,43 @@ def split_of(fine_prompt: str) -> str:
     return next(name for name, buckets in FINE_SPLITS.items() if bucket in buckets)
 
 
-def _layout_seed(rng: np.random.Generator) -> int:
+def layout_seed(rng: np.random.Generator) -> int:
+    """A seed for position, size, clouds and the strength of defects."""
     return int(rng.integers(2**31))
 
 
-def draw_fine_caption(rng: np.random.Generator) -> Caption:
-    """A fine prompt as a practised prompt writer would put it, with the words that suit (mostly)."""
+@dataclass(frozen=True)
+class Head:
+    """What a fine prompt begins with: subject, scene and time, with or without an adjective."""
+
+    subject: str
+    scene: str
+    time: str
+    adjective: str | None = None
+
+    @property
+    def text(self) -> str:
+        return f"{_noun_phrase(self.subject, self.adjective)} {SCENES[self.scene]} {TIMES[self.time]}"
+
+
+def draw_head(rng: np.random.Generator) -> Head:
+    """Subject, scene and time, uniformly; an adjective in 70%."""
     subject = SUBJECTS[rng.integers(len(SUBJECTS))]
     scene = list(SCENES)[rng.integers(len(SCENES))]
     time = list(TIMES)[rng.integers(len(TIMES))]
-    adjective = ADJECTIVES[rng.integers(len(ADJECTIVES))] if rng.random() < 0.7 else None
+    return Head(subject, scene, time, ADJECTIVES[rng.integers(len(ADJECTIVES))] if rng.random() < 0.7 else None)
+
+
+def draw_fine_caption(rng: np.random.Generator) -> Caption:
+    """A fine prompt of world 1 as a practised prompt writer would put it, with the words that suit (mostly)."""
+    head = draw_head(rng)
     suited = rng.random() < SUITED_STYLE_SHARE
-    style = SUITED_STYLE[scene] if suited else STYLES[rng.integers(len(STYLES))]
-    qualities = [word for word in SUITED_QUALITIES[subject] if rng.random() < SUITED_QUALITY_SHARE]
+    style = SUITED_STYLE[head.scene] if suited else STYLES[rng.integers(len(STYLES))]
+    qualities = [word for word in SUITED_QUALITIES[head.subject] if rng.random() < SUITED_QUALITY_SHARE]
     if len(qualities) < 2:
-        qualities = list(SUITED_QUALITIES[subject][:2])
-    text = f"{_noun_phrase(subject, adjective)} {SCENES[scene]} {TIMES[time]}, " + ", ".join([style, *qualities])
-    return Caption(text, SceneDescription(subject, scene, time, style, tuple(qualities), _layout_seed(rng)))
+        qualities = list(SUITED_QUALITIES[head.subject][:2])
+    description = SceneDescription(head.subject, head.scene, head.time, style, tuple(qualities), layout_seed(rng))
+    return Caption(", ".join([head.text, style, *qualities]), description)
 
 
 def draw_web_caption(rng: np.random.Generator) -> Caption:
@@ -127,7 +149,7 @@ def draw_web_caption(rng: np.random.Generator) -> Caption:
     elif kind < 0.70:
         extras = [FILLERS[rng.integers(len(FILLERS))]]
     text = ", ".join([" ".join(parts), *extras])
-    description = SceneDescription(subject, scene, time, style, tuple(qualities), _layout_seed(rng), tuple(POOR_WORDS[w] for w in poor))
+    description = SceneDescription(subject, scene, time, style, tuple(qualities), layout_seed(rng), tuple(POOR_WORDS[w] for w in poor))
     return Caption(text, description)
 
 
@@ -135,7 +157,8 @@ def coarse_prompts(fine_prompt: str, count_tokens) -> tuple[str, str, str]:
     """The three coarse prompts of a fine prompt (1-5, 6-10 and 11-15 tokens), cut where a phrase ends.
 
     The shortest is the subject, the middle one adds scene and time, the longest adds as many style and quality words
-    as fit in 15 tokens. `count_tokens` maps a text to its number of tokens. Raises ValueError where a cut misses its range.
+    as fit in 15 tokens: all that there are, if need be, so that it is the fine prompt itself and may be shorter. `count_tokens` maps a
+    text to its number of tokens. Raises ValueError where a cut misses its range.
     """
     head, *extras = fine_prompt.split(", ")
     scene_start = min(head.index(phrase) for phrase in SCENES.values() if phrase in head)
@@ -146,19 +169,21 @@ def coarse_prompts(fine_prompt: str, count_tokens) -> tuple[str, str, str]:
         longest = f"{longest}, {word}"
     cuts = (head[: scene_start - 1], head, longest)
     for cut, (low, high) in zip(cuts, ((1, 5), (6, 10), (11, 15)), strict=True):
-        if not low <= count_tokens(cut) <= high:
+        if not (low <= count_tokens(cut) or cut == fine_prompt) or count_tokens(cut) > high:
             raise ValueError(f"coarse prompt {cut!r} has {count_tokens(cut)} tokens, not {low} to {high}")
     return cuts
 
 
-def draw_split(split: str, count: int, seed: int) -> list[Caption]:
-    """`count` distinct fine captions of one split, in an order that depends on `seed` alone."""
+def draw_split(
+    split: str, count: int, seed: int, draw_caption: Callable[[np.random.Generator], Caption] = draw_fine_caption
+) -> list[Caption]:
+    """`count` distinct fine captions of one split, world 1's or those that `draw_caption` draws, in an order that follows from `seed`."""
     if split not in FINE_SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(FINE_SPLITS)}")
     rng = np.random.default_rng([seed, *split.encode()])
     found: dict[str, Caption] = {}
     while len(found) < count:
-        caption = draw_fine_caption(rng)
+        caption = draw_caption(rng)
         if split_of(caption.text) == split:
             found.setdefault(caption.text, caption)
     return list(found.values())

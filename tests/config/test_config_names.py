@@ -43,6 +43,7 @@ OTHER_VALUES = {
     "backbones.dir": "x",
     "data.images": "x",
     "profile": "paper",
+    "data.world": 1,
     "ablation": "full",
     # A module that registers nothing is a plug-in too.
     "plugins": "json",

@@ -14,7 +14,9 @@ import pytest
 from ablations.config import KEYS, arm_name, from_flat_dict, parse, to_flat_dict, train_id
 from ablations.config.parsing import UNSET, Key
 
-# Arguments, the arm's name, the training's.
+# Keys whose default means something else than it did then, at the values of then.
+OF_THEN = ("data.world=1",)
+# Arguments, beside those of then, the arm's name, the training's.
 NAMES = (
     ("", "tiny-len6-mse-text-clip-afe-259385fb", "tiny-mse-text-clip-afe-5d98d60c38fb"),
     ("prompt_len=12", "tiny-len12-mse-text-clip-afe-1ebc83a8", "tiny-mse-text-clip-afe-5d98d60c38fb"),
@@ -179,9 +181,27 @@ def declaration(key: Key) -> str:
 def test_results_lie_in_the_folders_that_they_always_had(arguments, arm, training, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.csv").touch()
-    config = parse(arguments.split())
+    config = parse([*OF_THEN, *arguments.split()])
     assert (arm_name(config), train_id(config)) == (arm, training)
     assert arm_name(from_flat_dict(json.loads(json.dumps(to_flat_dict(config))))) == arm
+
+
+def test_an_old_result_is_of_the_old_world_and_a_new_one_is_told_from_it():
+    old, new = parse(list(OF_THEN)), parse([])
+    written = to_flat_dict(old)
+    for name in ("data.world", "data.caption_dropout"):
+        del written[name]
+    assert from_flat_dict(written).data.world == 1 and arm_name(from_flat_dict(written)) == arm_name(old)
+    assert new.data.world == 2 and train_id(new) != train_id(old)
+
+
+def test_a_table_has_no_world_and_its_results_keep_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.csv").touch()
+    names = {
+        arm_name(parse(["data.source=pairs.csv", *more])) for more in ([], ["data.world=1"], ["data.world=2", "data.caption_dropout=0.5"])
+    }
+    assert names == {"tiny-len6-mse-text-clip-afe-a414a8f7"}
 
 
 def test_every_key_of_then_is_there_with_its_kind_and_values():

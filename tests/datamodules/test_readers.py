@@ -14,6 +14,7 @@ from datamodules.readers.record_parser import parse_coarse_list
 from datamodules.readers.tables import read_table
 from datamodules.readers.tiny_world import read_tiny_world
 from datamodules.records import prefix_share, text_group
+from datamodules.tiny_world.worlds import WORLDS, world
 
 IMAGE_TABLE = "prompt,step,seed,height,width,cfg,sampler,image_name,image_path"
 
@@ -172,14 +173,15 @@ def test_coarse_list_errors_name_the_cell():
         parse_coarse_list('[{"prompt": "a"}, {"prompt": "b"}]')
 
 
-def test_tiny_world_is_the_same_every_time_and_its_splits_share_no_id_and_no_prompt():
-    splits = {split: read_tiny_world(split, 50, count_tokens) for split in ("train", "validation", "test")}
-    assert splits["train"] == read_tiny_world("train", 60, count_tokens)[:50]
+@pytest.mark.parametrize("number", WORLDS)
+def test_tiny_world_is_the_same_every_time_and_its_splits_share_no_id_and_no_prompt(number):
+    splits = {split: read_tiny_world(split, 50, world(number), count_tokens) for split in ("train", "validation", "test")}
+    assert splits["train"] == read_tiny_world("train", 60, world(number), count_tokens)[:50]
     assert len({record.id for records in splits.values() for record in records}) == 150
     assert len({record.fine_prompt for records in splits.values() for record in records}) == 150
     assert prefix_share(splits["test"]) == 1.0
     with pytest.raises(ValueError, match="gives 0 to 4000 records, not 4001"):
-        read_tiny_world("validation", 4001, count_tokens)
+        read_tiny_world("validation", 4001, world(number), count_tokens)
 
 
 def test_text_groups_are_stable_across_processes():

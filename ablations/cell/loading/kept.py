@@ -40,7 +40,8 @@ class Kept:
         """Have `data` read its source, or use what an earlier cell read from it. Raises as `CFPDataModule.setup` does."""
         d = config.data
         settings = (
-            *(d.source, d.images, d.num_train, d.num_validation, d.image_size, d.clean_captions, d.max_bad_fraction),
+            *(d.source, d.images, d.num_train, d.num_validation, d.world, d.caption_dropout),
+            *(d.image_size, d.clean_captions, d.max_bad_fraction),
             bool(data.encoders),
         )
         if self._read is not None and self._read.settings == settings:
