@@ -27,6 +27,8 @@ from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 # The one "prompt" of a metric that has a single value per seed.
 WHOLE_SEED = "(all prompts)"
+# More candidates than there are.
+MANY = 10**6
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,18 @@ class FinishedCell:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     checks: Mapping[str, float] = field(default_factory=dict)
 
-    def values(self, metric: str, condition: str) -> pd.Series | None:
-        """One value per coarse prompt (its text is the index): candidates, and prompts of equal text, are averaged. None if not scored."""
-        return self._values.get((condition, metric))
+    def values(self, metric: str, condition: str, candidates: int = MANY) -> pd.Series | None:
+        """One value per coarse prompt (its text is the index): candidates, and prompts of equal text, are averaged. None if not scored.
+
+        Every prompt has the same number of candidates in it: as many as all have, and at most `candidates`.
+        """
+        at_most = min(candidates, self.num_candidates(condition, metric))
+        if at_most not in self._averaged:
+            self._averaged[at_most] = self._average(at_most)
+        return self._averaged[at_most].get((condition, metric))
 
     def num_candidates(self, condition: str, metric: str | None = None) -> int:
-        """Candidates per prompt that were scored in a condition, or by one metric there; 0 where none was.
+        """Candidates per prompt that were drawn in a condition, or that every prompt has a metric's value of there; 0 where none was.
 
         A value of several candidates together counts those that the condition has.
         """
@@ -91,13 +99,19 @@ class FinishedCell:
     @cached_property
     def _candidates_by_metric(self) -> dict[tuple[str, str], int]:
         per_image = self.scores[self.scores.candidate >= 0]
-        return per_image.groupby(["condition", "metric"], observed=True).candidate.nunique().to_dict()
+        counts = per_image.groupby(["condition", "metric", "prompt_id"]).candidate.nunique()
+        return counts.groupby(level=[0, 1]).min().to_dict()
 
     @cached_property
-    def _values(self) -> dict[tuple[str, str], pd.Series]:
-        averaged = self.scores[~self.scores.metric.isin(labels())].groupby(["condition", "metric", "coarse"]).value.mean()
+    def _averaged(self) -> dict[int, dict[tuple[str, str], pd.Series]]:
+        return {}
+
+    def _average(self, candidates: int) -> dict[tuple[str, str], pd.Series]:
+        """Values by prompt of every condition and metric, over the first `candidates`."""
+        kept = self.scores[self.scores.candidate < candidates]
+        averaged = kept[~kept.metric.isin(labels())].groupby(["condition", "metric", "coarse"]).value.mean()
         found = {key: part.droplevel([0, 1]) for key, part in averaged.groupby(level=[0, 1])}
-        for condition, seen in self.scores[self.scores.metric == STYLE_SEEN].groupby("condition"):
+        for condition, seen in kept[kept.metric == STYLE_SEEN].groupby("condition"):
             found[condition, STYLE_ENTROPY] = pd.Series({WHOLE_SEED: shannon_entropy_bits(seen.value.to_numpy())})
         return found
 

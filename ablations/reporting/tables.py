@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ablations.metrics.base import NOT_AVAILABLE
-from ablations.reporting.collect import FinishedCell, Section
+from ablations.reporting.collect import MANY, FinishedCell, Section
 from ablations.reporting.columns import DIVERSITY, QUALITY, STYLE_ENTROPY, Column, columns_of
 from ablations.reporting.formats import ABSENT, sample_size
 from ablations.reporting.layouts import LAYOUTS, Family, Layout, families, held_fixed, is_full
@@ -20,6 +20,8 @@ from ablations.results.conditions import all_conditions, in_tables, is_shared_no
 
 CONDITIONS_ID, CONDITIONS_PLOTS = "conditions", ("fidelity", "words_drawn", "subject_kept", "musiq-koniq", "musiq-ava")
 _ENTROPY_NOTE = "Style entropy is one value per seed: its interval is a paired t interval over seeds."
+# Cells by seed, and the condition that is read of them.
+Source = tuple[Mapping[int, FinishedCell], str]
 _SEED_ONLY = "a value per seed: interval over seeds only"
 
 
@@ -236,9 +238,7 @@ class Heading:
     notes: Sequence[str] = ()
 
 
-def table_of_rows(
-    section: Section, heading: Heading, labels: Mapping[str, str], sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]]
-) -> ReportTable:
+def table_of_rows(section: Section, heading: Heading, labels: Mapping[str, str], sources: Mapping[str, Source]) -> ReportTable:
     """A table of any rows: `labels` and `sources`, cells by seed with the condition that is read, by row key."""
     reference = heading.reference
     columns = _columns(section, sources, sources[reference][1])
@@ -263,7 +263,7 @@ def _slug(section: Section, layout: str, condition: str, number: int) -> str:
     return "-".join(part for part in parts if part).replace("_", "-")
 
 
-def _columns(section: Section, sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]], condition: str) -> list[Column]:
+def _columns(section: Section, sources: Mapping[str, Source], condition: str) -> list[Column]:
     cells = [cell for cells, _ in sources.values() for cell in cells.values()]
     per_image, per_set = (set().union(*names) for names in zip(*(cell.metrics() for cell in cells), strict=True))
     unavailable = {name for cell in cells for name in cell.unavailable}
@@ -277,16 +277,19 @@ def _scored(column: Column, cells: Mapping[int, FinishedCell], condition: str) -
 
 def _rows(
     labels: Mapping[str, str],
-    sources: Mapping[str, tuple[Mapping[int, FinishedCell], str]],
+    sources: Mapping[str, Source],
     reference: str,
     columns: Sequence[Column],
     begun: Mapping[str, int] | None = None,
 ) -> list[Row]:
     rows = []
+    # Arms are compared over the candidates that all of them have; conditions over those that two of them have.
+    of_one_condition = len({condition for _, condition in sources.values()}) == 1
+    fewest = {c.key: _fewest_candidates(c, list(sources.values())) if of_one_condition else MANY for c in columns}
     for key, label in labels.items():
         cells, condition = sources.get(key, ({}, ""))
         against = sources.get(reference) if key != reference else None
-        found = {column.key: _entry(column, cells, condition, against) for column in columns}
+        found = {column.key: _entry(column, (cells, condition), against, fewest[column.key]) for column in columns}
         entries = {name: entry for name, entry in found.items() if entry is not None}
         rows.append(
             Row(
@@ -305,21 +308,29 @@ def _rows(
     return _holm_corrected(rows, columns)
 
 
-def _entry(
-    column: Column, cells: Mapping[int, FinishedCell], condition: str, reference: tuple[Mapping[int, FinishedCell], str] | None
-) -> Entry | None:
-    """A row's mean in one metric and its difference from the reference's; None where it was not scored."""
-    scores = _scores(column, cells, condition)
-    if scores is None or (is_shared_noise(condition) and column.block == QUALITY):  # shared noise is there for diversity alone
+def _fewest_candidates(column: Column, sources: Sequence[Source]) -> int:
+    """How many candidates of a prompt every one of the sources has a metric's value of."""
+    counts = (cell.num_candidates(column.condition or condition, column.metric) for cells, condition in sources for cell in cells.values())
+    return min((count for count in counts if count), default=MANY)
+
+
+def _entry(column: Column, own: Source, reference: Source | None, candidates: int) -> Entry | None:
+    """A row's mean in one metric over at most so many candidates, and its difference from the reference's, over those that both have; None
+    where it was not scored."""
+    scores = _scores(column, own, candidates)
+    if scores is None or (is_shared_noise(own[1]) and column.block == QUALITY):  # shared noise is there for diversity alone
         return None
-    candidates = max(cell.num_candidates(column.condition or condition, column.metric) for cell in cells.values())
+    num_candidates = min(candidates, _fewest_candidates(column, [own]))
     by_seed = tuple(float(value) for value in scores.mean(axis="columns"))
-    entry = Entry(float(scores.to_numpy().mean()), *scores.shape, num_candidates=candidates, by_seed=by_seed)
+    entry = Entry(float(scores.to_numpy().mean()), *scores.shape, num_candidates=num_candidates, by_seed=by_seed)
     if len(scores) >= MIN_SEEDS:
-        own = paired_difference(scores.to_numpy(), np.zeros(scores.shape))
-        entry = dataclasses.replace(entry, interval=(own.low, own.high))
-    others = _scores(column, *reference) if reference else None
-    if others is None:
+        around = paired_difference(scores.to_numpy(), np.zeros(scores.shape))
+        entry = dataclasses.replace(entry, interval=(around.low, around.high))
+    if reference is None:
+        return entry
+    shared = min(num_candidates, _fewest_candidates(column, [reference]))
+    scores, others = _scores(column, own, shared), _scores(column, reference, shared)
+    if scores is None or others is None:
         return entry
     seeds, prompts = scores.index.intersection(others.index), scores.columns.intersection(others.columns)
     if not len(seeds) or not len(prompts):
@@ -339,9 +350,11 @@ def _entry(
     )
 
 
-def _scores(column: Column, cells: Mapping[int, FinishedCell], condition: str) -> pd.DataFrame | None:
-    """Scores (seeds, prompts) over the seeds that have the metric and the prompts that all of these have; None where there are none."""
-    by_seed = {seed: cell.values(column.metric, column.condition or condition) for seed, cell in sorted(cells.items())}
+def _scores(column: Column, source: Source, candidates: int) -> pd.DataFrame | None:
+    """Scores (seeds, prompts) over the seeds that have the metric and the prompts that all of these have, and at most so many candidates;
+    None where there are none."""
+    cells, condition = source
+    by_seed = {seed: cell.values(column.metric, column.condition or condition, candidates) for seed, cell in sorted(cells.items())}
     by_seed = {seed: values for seed, values in by_seed.items() if values is not None}
     if not by_seed:
         return None
