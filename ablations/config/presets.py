@@ -16,6 +16,8 @@ from lightning_modules.terms import Term, all_terms
 AFE_TWINS: dict[str, dict[str, str]] = {f"afe_{weights}": {"afe.weights": weights} for weights in ("uniform", "frozen")}
 LENGTHS = (2, 4, 6, 8, 10, 12, 16, 20)
 FULL_LENGTH = 6
+# The placebo's only difference: what it does to the scores is what another rounding of the same training does.
+PLACEBO_FACTOR = 1.0001
 
 
 def full_arm() -> dict[str, bool | int | str]:

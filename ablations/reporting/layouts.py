@@ -11,10 +11,20 @@ from dataclasses import dataclass, field
 
 from ablations.config import KEYS
 from ablations.config.parsing import Scalar, show
+from ablations.config.presets import PLACEBO_FACTOR
 from ablations.reporting.collect import FinishedCell, LeftOut
 from lightning_modules.terms import all_terms, terms_on
 
 Settings = Mapping[str, Scalar]
+PLACEBO, WITH, WITHOUT, UNIFORM, FROZEN = "placebo", "with", "without", "uniform", "frozen"
+_PLACEBO_LABEL = "placebo: full arm, weight of L_clip changed in the fifth digit"
+_AFE_LABELS = {
+    WITH: "with AFE",
+    WITHOUT: "without AFE",
+    UNIFORM: "twin: uniform weights",
+    FROZEN: "twin: frozen random weights",
+    PLACEBO: "placebo: with AFE, weight of L_clip changed in the fifth digit",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,28 @@ def _is_extended(key: str) -> bool:
     return any(not term.on and term.name in key.split("+") for term in all_terms())
 
 
+def base_clip_weight(settings: Settings) -> Scalar:
+    """The weight of L_clip; of a placebo, whose weight is PLACEBO_FACTOR times another one, that other one."""
+    weight = settings["loss.clip_weight"]
+    if not isinstance(weight, float):
+        return weight
+    base = float(f"{weight / PLACEBO_FACTOR:.6g}")
+    # 0.10001 is 0.1 changed in the fifth digit; 0.3 is not 0.29997 changed.
+    return base if len(repr(base)) < len(repr(weight)) and abs(base * PLACEBO_FACTOR - weight) < 1e-12 else weight
+
+
+def is_placebo(settings: Settings) -> bool:
+    """Whether an arm differs from another one by nothing that could matter."""
+    return bool(settings["use_clip"]) and base_clip_weight(settings) != settings["loss.clip_weight"]
+
+
+def _loss_key(settings: Settings) -> str:
+    return PLACEBO if is_placebo(settings) and loss_terms(settings) == _paper_terms() else loss_terms(settings)
+
+
 def _loss_label(key: str) -> str:
+    if key == PLACEBO:
+        return _PLACEBO_LABEL
     on = key.split("+")
     missing = [term.in_words for term in all_terms() if term.on and term.name not in on]
     added = [term.in_words for term in all_terms() if not term.on and term.name in on]
@@ -65,8 +96,19 @@ def _loss_label(key: str) -> str:
 
 
 def is_full(settings: Settings) -> bool:
-    """Whether every loss term of the paper is on, with AFE, and further ones are off."""
-    return loss_terms(settings) == _paper_terms() and bool(settings["use_afe"])
+    """Whether every loss term of the paper is on, with AFE as it is learned, and further ones are off; a placebo is not it."""
+    return loss_terms(settings) == _paper_terms() and _has_learned_afe(settings) and not is_placebo(settings)
+
+
+def _has_learned_afe(settings: Settings) -> bool:
+    return bool(settings["use_afe"]) and settings.get("afe.weights", "learned") == "learned"
+
+
+def _afe_key(settings: Settings) -> str:
+    if not settings["use_afe"]:
+        return WITHOUT
+    weights = str(settings.get("afe.weights", "learned"))
+    return weights if weights != "learned" else PLACEBO if is_placebo(settings) else WITH
 
 
 LOSSES = Layout(
@@ -74,8 +116,8 @@ LOSSES = Layout(
     title="Loss terms",
     varies=_all_switches,
     # In the paper's table L_clip stands for L_clip with its AFE module; AFE alone has a table of its own.
-    fits=lambda settings: settings["use_afe"] == settings["use_clip"],
-    key=loss_terms,
+    fits=lambda settings: settings["use_afe"] == settings["use_clip"] and (not settings["use_afe"] or _has_learned_afe(settings)),
+    key=_loss_key,
     label=_loss_label,
     reference=_paper_terms(),
     expected=(_paper_terms(), _paper_terms("mse"), _paper_terms("clip"), _paper_terms("mse", "clip")),
@@ -85,12 +127,12 @@ LOSSES = Layout(
 AFE = Layout(
     id="afe",
     title="Adaptive feature extraction (AFE)",
-    varies=lambda: ("use_afe",),
+    varies=lambda: ("use_afe", "afe.weights"),
     fits=lambda settings: bool(settings["use_clip"]),
-    key=lambda settings: "with" if settings["use_afe"] else "without",
-    label=lambda key: f"{key} AFE",
-    reference="with",
-    expected=("with", "without"),
+    key=_afe_key,
+    label=lambda key: _AFE_LABELS.get(key, f"AFE with {key} weights"),
+    reference=WITH,
+    expected=(WITH, WITHOUT),
     conditions=("refined", "plug_in", "rewrite"),
     plots=("style_entropy", "st_lpips@refined_shared_noise", "clip_distance@refined_shared_noise", "fidelity"),
 )
@@ -98,7 +140,7 @@ PROMPT_LENGTH = Layout(
     id="prompt_length",
     title="Prompt length",
     varies=lambda: ("prompt_len",),
-    fits=lambda settings: settings["eval.mode"] == "extend",
+    fits=lambda settings: settings["eval.mode"] == "extend" and not is_placebo(settings),
     key=lambda settings: str(settings["prompt_len"]),
     label=lambda key: f"length {key}",
     reference="6",
@@ -128,7 +170,9 @@ class Family:
         """Row keys: lengths by size; else the expected ones first, then the others."""
         if self.layout is PROMPT_LENGTH:
             return sorted({*self.rows, *self.layout.expected}, key=int)
-        others = sorted(set(self.rows) - set(self.layout.expected), key=lambda key: (_is_extended(key), key))
+        last = (UNIFORM, FROZEN, PLACEBO)
+        place = {key: number for number, key in enumerate(last, start=1)}
+        others = sorted(set(self.rows) - set(self.layout.expected), key=lambda key: (place.get(key, 0), _is_extended(key), key))
         return [*self.layout.expected, *others]
 
 
@@ -153,7 +197,8 @@ def families(layout: Layout, cells: Iterable[FinishedCell], unfinished: Iterable
 
 def _fixed(layout: Layout, settings: Settings) -> tuple[tuple[str, Scalar], ...]:
     varied = layout.varies()
-    return tuple((key, value) for key, value in settings.items() if key not in varied)
+    same = {**settings, "loss.clip_weight": base_clip_weight(settings)}
+    return tuple((key, value) for key, value in same.items() if key not in varied)
 
 
 def _with_borrowed(layout: Layout, fixed: tuple, groups: Mapping[tuple, Mapping[str, dict[int, FinishedCell]]]) -> dict:
