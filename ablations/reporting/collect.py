@@ -27,6 +27,8 @@ from ablations.runtime.errors import RunFolderError, UserError, one_line
 
 # The one "prompt" of a metric that has a single value per seed.
 WHOLE_SEED = "(all prompts)"
+# The conditions whose texts are kept, to be compared between arms.
+WRITTEN = ("refined", "rewrite")
 # More candidates than there are.
 MANY = 10**6
 
@@ -55,7 +57,8 @@ class LeftOut:
 @dataclass(frozen=True)
 class FinishedCell:
     """A finished cell. `settings` are its train and eval keys; digests are those of run.json; `unavailable` says of metrics that it was
-    asked for why they have no value; `checks` are its manipulation checks."""
+    asked for why they have no value; `checks` are its manipulation checks; `texts` what it wrote, by condition, prompt and candidate.
+    """
 
     folder: Path
     arm: str
@@ -69,6 +72,7 @@ class FinishedCell:
     scores: pd.DataFrame = field(repr=False)
     unavailable: Mapping[str, str] = field(default_factory=dict)
     checks: Mapping[str, float] = field(default_factory=dict)
+    texts: Mapping[tuple[str, int, int], str] = field(default_factory=dict, repr=False)
 
     def values(self, metric: str, condition: str, candidates: int = MANY) -> pd.Series | None:
         """One value per coarse prompt (its text is the index): candidates, and prompts of equal text, are averaged. None if not scored.
@@ -213,7 +217,7 @@ def read_cell(folder: Path, output_dir: Path) -> FinishedCell | LeftOut:
     if not config.eval.num_prompts:
         return LeftOut(name, "trained only", "eval.num_prompts=0: it was not evaluated")
     try:
-        scores = _read_scores(folder)
+        scores, texts = _read_scores(folder)
     except (UserError, OSError, ValueError, KeyError) as error:
         return LeftOut(name, "unreadable", f"{one_line(error)}: run the cell again with force=true", *meant_for)
     return FinishedCell(
@@ -229,6 +233,7 @@ def read_cell(folder: Path, output_dir: Path) -> FinishedCell | LeftOut:
         scores=scores,
         unavailable=(run.get("metrics") or {}).get("unavailable") or {},
         checks=_checks(run.get("checks")),
+        texts=texts,
     )
 
 
@@ -256,18 +261,23 @@ def _unfinished(config: Config, folder: Path, output_dir: Path, run: dict[str, A
     return status, "not finished yet"
 
 
-def _read_scores(folder: Path) -> pd.DataFrame:
-    """scores.parquet with the column `coarse`, the coarse prompt's text. Raises UserError where a value is missing or not finite."""
+def _read_scores(folder: Path) -> tuple[pd.DataFrame, dict[tuple[str, int, int], str]]:
+    """scores.parquet with the column `coarse`, the coarse prompt's text, and the texts that were refined or rewritten.
+
+    Raises UserError where a value is missing or not finite.
+    """
     for name in (SCORES, PROMPTS):
         if not (folder / name).is_file():
             raise UserError(f"finished, but {name} is missing")
     scores = read_scores(folder / SCORES)
     # A value of all pictures of a condition together, such as an Inception Score, has -1 in place of a prompt.
-    coarse = {line["prompt_id"]: line["coarse"] for line in read_prompts(folder / PROMPTS)} | {-1: WHOLE_SEED}
+    lines = read_prompts(folder / PROMPTS)
+    coarse = {line["prompt_id"]: line["coarse"] for line in lines} | {-1: WHOLE_SEED}
     scores["coarse"] = scores.prompt_id.map(coarse)
     if scores.coarse.isna().any():
         raise UserError("scores.parquet scores prompts that prompts.jsonl does not have")
-    return scores
+    texts = {(line["condition"], line["prompt_id"], line["candidate"]): line["refined"] for line in lines if line["condition"] in WRITTEN}
+    return scores, texts
 
 
 def _warnings(sections: tuple[Section, ...]) -> list[str]:
