@@ -169,10 +169,10 @@ class Family:
     def ordered_keys(self) -> list[str]:
         """Row keys: lengths by size; else the expected ones first, then the others."""
         if self.layout is PROMPT_LENGTH:
-            return sorted({*self.rows, *self.layout.expected}, key=int)
+            return sorted({*self.rows, *self.begun, *self.layout.expected}, key=int)
         last = (UNIFORM, FROZEN, PLACEBO)
         place = {key: number for number, key in enumerate(last, start=1)}
-        others = sorted(set(self.rows) - set(self.layout.expected), key=lambda key: (place.get(key, 0), _is_extended(key), key))
+        others = sorted({*self.rows, *self.begun} - set(self.layout.expected), key=lambda key: (place.get(key, 0), _is_extended(key), key))
         return [*self.layout.expected, *others]
 
 

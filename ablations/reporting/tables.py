@@ -70,8 +70,10 @@ class Row:
 
     @property
     def size(self) -> str:
-        """N as seeds x prompts x candidates, or "not run"."""
-        return sample_size(len(self.seeds), self.num_prompts, self.num_candidates) if self.arm else "not run"
+        """N as seeds x prompts x candidates; "not run", or "none finished", where there is none."""
+        if self.arm:
+            return sample_size(len(self.seeds), self.num_prompts, self.num_candidates)
+        return "none finished" if self.begun else "not run"
 
     def size_in(self, columns: Sequence[Column]) -> str:
         """N of some columns; where they differ, as in "5 x 64 x 1; 5 x 256 x 3", those of few prompts first."""

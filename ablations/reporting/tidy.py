@@ -49,7 +49,7 @@ def table_lines(table: ReportTable) -> Lines:
 
 def _not_run(table: ReportTable, row: Row) -> tuple:
     start = (table.layout, table.family, table.condition, row.key, row.label, "", 0, row.begun, 0, 0)
-    return (*start, *[None] * (len(TABLE_COLUMNS) - len(start) - 1), "not run")
+    return (*start, *[None] * (len(TABLE_COLUMNS) - len(start) - 1), f"{row.finished} seeds finished" if row.begun else "not run")
 
 
 def _not_available(table: ReportTable, row: Row, column: Column) -> tuple:

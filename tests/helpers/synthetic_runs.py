@@ -17,6 +17,7 @@ from ablations.runtime.files import whole_file, write_atomically
 COLUMNS = ["prompt_id", "condition", "candidate", "metric", "value", "image_seed", "image"]
 IMAGE_CONDITIONS = {
     "coarse": 0.45,
+    "plug_in": 0.60,
     "fine": 0.78,
     "refined": 0.55,
     "refined_shared_noise": 0.55,
@@ -57,8 +58,14 @@ def write_cell(
     seed_spread: float = 0.005,
     rest_spread: float = 0.02,
     finish: bool = True,
+    checks: Mapping[str, float] | None = None,
+    candidates_of: Mapping[str, int] | None = None,
 ) -> RunFolder:
-    """A cell as `ablations.run` leaves it behind. `styles`: how many styles the oracle sees in the refined pictures."""
+    """A cell as `ablations.run` leaves it behind. `styles`: how many styles the oracle sees in the refined pictures.
+
+    In `plug_in` the effect is twice what it is in refined prompts. `checks` are manipulation checks, `candidates_of` how many candidates
+    a condition has where not all were drawn.
+    """
     keys = {"eval.num_prompts": num_prompts, "eval.num_candidates": num_candidates, **settings, "seed": seed, "output_dir": output_dir}
     folder = RunFolder(parse([f"{name}={show(value)}" for name, value in keys.items()]))
     name = sum(folder.arm.encode())
@@ -71,14 +78,15 @@ def write_cell(
         hard = np.random.default_rng([prompt_id, 9]).normal(0, 0.06)
         for condition, level in IMAGE_CONDITIONS.items():
             refined = condition in ("refined", "refined_shared_noise", "rewrite")
-            for candidate in range(num_candidates):
+            acts = 2 if condition == "plug_in" else refined
+            for candidate in range((candidates_of or {}).get(condition, num_candidates)):
                 image = f"images/{prompt_id:04d}-{condition}-{candidate}.png"
                 written = text + (ADDED[(candidate + seed) % 3] if refined else "")
                 lines.append({"prompt_id": prompt_id, "condition": condition, "candidate": candidate, "coarse": text, "refined": written})
                 lines[-1] |= {"prompt_seed": 1, "image_seed": 2, "num_new_tokens": 6 * refined, "truncated": False, "image": image}
                 values = {
-                    "fidelity": level + hard + refined * shift["fidelity"] + rng.normal(0, rest_spread),
-                    "words_drawn": level + refined * shift["words_drawn"] + rng.normal(0, rest_spread),
+                    "fidelity": level + hard + acts * shift["fidelity"] + rng.normal(0, rest_spread),
+                    "words_drawn": level + acts * shift["words_drawn"] + rng.normal(0, rest_spread),
                     "style_drawn": float(rng.random() < 0.6),
                     "subject_kept": float(rng.random() < 0.95),
                     "clip_score": 85 + rng.normal(),
@@ -104,7 +112,8 @@ def write_cell(
                     with whole_file(folder.path / line["image"], sync=False) as aside:
                         Image.fromarray(np.full((64, 64, 3), hue, dtype=np.uint8)).save(aside, format="PNG")
         if finish:
-            folder.finish({"n": {"prompts": num_prompts, "candidates": num_candidates}}, {"training": 60.0, "drawing": 20.5})
+            kept = {"checks": dict(checks)} if checks else {}
+            folder.finish({"n": {"prompts": num_prompts, "candidates": num_candidates}}, {"training": 60.0, "drawing": 20.5}, **kept)
     return folder
 
 

@@ -104,7 +104,8 @@ def test_the_class_of_the_style_is_scored_but_never_averaged():
 
 def test_the_comparison_of_conditions_is_of_the_full_arm(report):
     table = table_named(report, "conditions")
-    expected = ["coarse", "refined", "refined_shared_noise", "rewrite", "control_step0", "control_t5_direct", "control_shuffled", "fine"]
+    expected = ["coarse", "plug_in", "refined", "refined_shared_noise", "rewrite"]
+    expected += ["control_step0", "control_t5_direct", "control_shuffled", "fine"]
     assert [row.key for row in table.rows] == expected
     assert table.family == f"arm {table_named(report, 'losses').row('mse+text+clip').arm}"
     assert table.row("coarse").entries["fidelity"].difference.mean < 0 < table.row("fine").entries["fidelity"].difference.mean
@@ -256,7 +257,7 @@ def test_scores_that_are_missing_or_not_finite_leave_the_cell_out_instead_of_bei
     torn.write_text(torn.read_text()[:-30])
     collection = collect(tmp_path)
     reasons = [item.reason for item in collection.left_out]
-    assert "seed-6/prompts.jsonl, line 72 is torn" in reasons[3]
+    assert "seed-6/prompts.jsonl, line 81 is torn" in reasons[3]
     assert "1 of" and "not finite" in reasons[0]
     assert "scores.parquet is missing" in reasons[1] and all("force=true" in reason for reason in reasons)
     assert [cell.seed for cell in collection.sections[0].cells] == [0, 1, 2]

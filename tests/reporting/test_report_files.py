@@ -88,7 +88,7 @@ def test_the_page_has_sortable_tables_plots_and_both_colour_schemes(written):
     page = written.page.read_text()
     parsed = _Balanced()
     parsed.feed(page)
-    assert page.count('class="sortable"') == 2 * 6 and parsed.counts["button"] > 60
+    assert page.count('class="sortable"') == 2 * 8 and parsed.counts["button"] > 60
     assert parsed.counts["svg"] >= 12 and "prefers-color-scheme:dark" in page and 'name="viewport"' in page
     assert re.search(r'<td data-value="0\.\d{6,}"', page)  # sorted by the full value, not by the one that is shown
 
@@ -158,7 +158,7 @@ def test_lists_of_verdicts_and_cells_are_complete(report, written):
 
 def test_plots_are_files_too_and_the_length_curve_is_a_pdf_for_latex(written):
     names = {path.name for path in (written.folder / "figures").iterdir()}
-    assert sum(name.endswith(".svg") for name in names) == 6
+    assert sum(name.endswith(".svg") for name in names) == 8
     (curve,) = (name for name in names if name.endswith(".pdf"))
     assert (written.folder / "figures" / curve).read_bytes().startswith(b"%PDF")
     import xml.etree.ElementTree as ElementTree
