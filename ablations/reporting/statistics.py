@@ -70,6 +70,10 @@ class Estimates:
         """The t quantile that leaves `level` outside on both sides together: (X...)."""
         return np.sqrt(self.shares @ np.array([_t_quantile(freedom, level) ** 2 for freedom in self.freedoms]))
 
+    def study(self, index: int) -> Estimates:
+        """One of the studies by itself."""
+        return Estimates(self.mean[index], self.error[index], self.shares[index], self.freedoms)
+
     def interval(self, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
         """Its ends: (X...) each."""
         half = self.quantile(1 - confidence) * self.error
