@@ -6,6 +6,7 @@ Exit codes: 0 every cell finished, 1 a cell failed, 2 a mistake in the file or t
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 if __name__ == "__main__" and not __package__:  # started by its path
     __import__("runtime.by_path")
@@ -16,6 +17,7 @@ from ablations.sweeping.running import run_sweep
 
 HELP = """\
 usage: python -m ablations.sweep FILE [key=value ...] [--jobs N] [--count N] [--search-seed N] [--verbose]
+                               [--registration FILE]
 
 Runs every cell of a W&B sweep file on this machine, without an account. The file is W&B's own format: `wandb sweep FILE` and
 `wandb agent` run the same cells on many machines.
@@ -34,6 +36,8 @@ examples:
   --count N      cells of a random or bayes search, in place of run_cap in the file
   --search-seed  what the draws of a random or bayes search follow from (default 0)
   --verbose      shows what each cell says, too
+  --registration FILE   what ablations.plan --register wrote: copied to OUTPUT_DIR/registration.json before the first cell, and refused
+                 where the sweep's arms and seeds are not those that it plans, or a cell was begun before it was made
 
 Start it again after a kill, a crash or a failure: it runs only what is missing. Start it in the same output_dir on several machines,
 or once for each GPU with CUDA_VISIBLE_DEVICES: they never run a cell twice and finish it together (the file system must have file
@@ -48,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the sweep that the arguments describe; returns the exit code."""
     parser = sweep_parser("sweep", HELP)
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--registration", type=Path, metavar="FILE")
     return run_command(parser, run_sweep, argv, then="runs what is missing")
 
 

@@ -23,3 +23,9 @@ class Cell:
     def label(self) -> str:
         """The swept keys and their values, as one would type them."""
         return " ".join(f"{name}={show(value)}" for name, value in self.swept.items())
+
+    @property
+    def arm_label(self) -> str:
+        """The same without the seed: what tells arms apart; the arm's folder where nothing else is swept."""
+        words = [f"{name}={show(value)}" for name, value in self.swept.items() if name != "seed"]
+        return " ".join(words) or self.folder.arm

@@ -35,7 +35,7 @@ def forecast_sweep(
 
     num_unknown = max(0, cells.total - len(cells.cells))
     configs = [cell.config for cell in cells.cells if not cell.folder.is_finished()] + [cells.example] * (num_unknown > 0)
-    probes = _Probes(max(1, num_processors() // jobs) if jobs > 1 else None, say, began)
+    probes = Probes(max(1, num_processors() // jobs) if jobs > 1 else None, say, began)
     training = {forecast.training_kind(config): probes.training(config) for config in configs}
     evaluation = {forecast.evaluation_kind(config): probes.evaluation(config) for config in configs if config.eval.num_prompts}
     found, together = forecast.forecast_cells(cells.cells, cells.example, num_unknown, training, evaluation)
@@ -57,7 +57,7 @@ def forecast_sweep(
     return found, totals
 
 
-class _Probes:
+class Probes:
     """Costs of trainings and evaluations, timed where they are not known from an earlier plan on this machine."""
 
     def __init__(self, threads: int | None, say: Callable[[str], None], began: float):

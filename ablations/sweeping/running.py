@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ablations.cell.training.place import refuse_launcher
+from ablations.results.registration import read_registration, register_folder
+from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 from ablations.sweeping.arguments import read_cells
+from ablations.sweeping.cells import Grid, Search
 
 
 def run_sweep(arguments: argparse.Namespace, stop: StopRequest) -> int:
@@ -16,6 +20,8 @@ def run_sweep(arguments: argparse.Namespace, stop: StopRequest) -> int:
     """
     refuse_launcher()
     sweep, cells = read_cells(arguments)
+    if arguments.registration:
+        _register(arguments.registration, cells)
     from ablations.runtime.console import Console
     from ablations.sweeping.dispatcher import Dispatcher
     from ablations.sweeping.progress import SweepProgress, summary_lines
@@ -39,3 +45,11 @@ def run_sweep(arguments: argparse.Namespace, stop: StopRequest) -> int:
     for line in summary_lines(sweep, cells, dispatcher):
         console.say(line)
     return 1 if dispatcher.count("failed") else 0
+
+
+def _register(path: Path, cells: Grid | Search) -> None:
+    """Copy a registration into the sweep's output folder. Raises UserError where it is not of these cells, or came too late."""
+    if not isinstance(cells, Grid):
+        raise UserError("--registration is for method grid: a search does not know its cells beforehand")
+    names = [str(cell.folder) for cell in cells.cells]
+    register_folder(Path(cells.example.output_dir), read_registration(path), names)

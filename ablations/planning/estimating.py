@@ -1,0 +1,123 @@
+"""Variance components and costs from the finished cells of an output folder. It shows no mean and no difference of any arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ablations.planning.contrasts import Contrast, row_keys
+from ablations.planning.costs import costs_of_cells
+from ablations.planning.measured import EVERY_ARM, ComponentsFile, Measured, origin_of
+from ablations.planning.variances import Scores, components_of, mean_components, of_other_spread, scores_of
+from ablations.reporting.collect import FinishedCell, collect
+from ablations.results.conditions import FINE
+from ablations.runtime.errors import UserError
+
+# The least that a variance between seeds can be estimated from.
+_LEAST_SEEDS = 2
+# The paper's improvement, "5% on average".
+PAPERS_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """The arms of a folder at the seeds that all of them have finished: a cell per seed, in the seeds' order, by folder name."""
+
+    cells: Mapping[str, Sequence[FinishedCell]]
+    seeds: tuple[int, ...]
+
+    @property
+    def all_cells(self) -> list[FinishedCell]:
+        return [cell for cells in self.cells.values() for cell in cells]
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts with pictures."""
+        return int(self.all_cells[0].settings["eval.num_prompts"])
+
+
+def measure_folder(folder: Path, contrasts: Sequence[Contrast]) -> ComponentsFile:
+    """Components of every endpoint and condition that contrasts read, and costs. Raises UserError where the cells are too few."""
+    arms = _arms_of(folder)
+    found: list[Measured] = []
+    for metric, condition in dict.fromkeys((c.metric, c.read_in) for c in contrasts if not c.is_of_conditions):
+        found += _of_arms(arms, metric, condition, [c for c in contrasts if (c.metric, c.read_in) == (metric, condition)])
+    for contrast in {c.row_id + c.endpoint: c for c in contrasts if c.is_of_conditions}.values():
+        found += _of_conditions(arms, contrast)
+    if not found:
+        raise UserError(f"the cells in {folder} have scores of none of the claims' endpoints: run them again with this version")
+    origin = origin_of(folder, arms.all_cells, arms.seeds, arms.num_prompts)
+    return ComponentsFile(origin, tuple(found), costs_of_cells([cell.folder for cell in arms.all_cells]))
+
+
+def _arms_of(folder: Path) -> _Arms:
+    section = collect(folder).sections[0]
+    by_arm: dict[str, dict[int, FinishedCell]] = {}
+    for cell in section.cells:
+        by_arm.setdefault(cell.arm, {})[cell.seed] = cell
+    seeds = sorted(set.intersection(*(set(cells) for cells in by_arm.values())))
+    if len(by_arm) < 2 or len(seeds) < _LEAST_SEEDS:
+        have = f"{len(by_arm)} arms that have {len(seeds)} seeds in common"
+        raise UserError(f"variances of differences need 2 arms at 2 equal seeds, {folder} has {have}: run more of the sweep first")
+    return _Arms({arm: [cells[seed] for seed in seeds] for arm, cells in by_arm.items()}, tuple(seeds))
+
+
+def _of_arms(arms: _Arms, metric: str, condition: str, contrasts: Sequence[Contrast]) -> list[Measured]:
+    """The components that arms of one spread have together, and those of each claimed row that spreads otherwise."""
+    names = [name for name, cells in arms.cells.items() if scores_of([cells], metric, [condition]) is not None]
+    scores = scores_of([arms.cells[name] for name in names], metric, [condition] * len(names)) if names else None
+    if scores is None or len(names) < 2:
+        return []
+    apart = {names[i] for i in of_other_spread(scores.every.mean(axis=-1))}
+    alike = [name for name in names if name not in apart]
+    found = []
+    for of, members in ((EVERY_ARM, alike), *_rows_apart(arms, apart, alike, contrasts)):
+        own = scores_of([arms.cells[name] for name in members], metric, [condition] * len(members))
+        if own is not None and len(members) > 1:
+            found.append(_measured(arms, condition, metric, of, [own]))
+    return found
+
+
+def _rows_apart(arms: _Arms, apart: set[str], alike: Sequence[str], contrasts: Sequence[Contrast]) -> list[tuple[str, list[str]]]:
+    """(row, [its arm, the reference's]) for every contrast whose arm spreads otherwise."""
+    pairs: dict[str, list[str]] = {}
+    for contrast in contrasts:
+        keys = {name: row_keys(contrast.table, cells[0].settings) for name, cells in arms.cells.items()}
+        rows = [name for name, key in keys.items() if key.row == contrast.row and name in apart]
+        references = [name for name, key in keys.items() if key.is_reference and name in alike]
+        if rows and references:
+            pairs[contrast.row_id] = [rows[0], references[0]]
+    return list(pairs.items())
+
+
+def _of_conditions(arms: _Arms, contrast: Contrast) -> list[Measured]:
+    """Of two conditions of one arm: the mean over the arms that have both."""
+    pairs = [scores_of([cells, cells], contrast.metric, [contrast.read_in, contrast.reference_in]) for cells in arms.cells.values()]
+    both = [pair for pair in pairs if pair is not None]
+    return [_measured(arms, contrast.read_in, contrast.metric, contrast.row_id, both)] if both else []
+
+
+def _measured(arms: _Arms, condition: str, metric: str, of: str, parts: Sequence[Scores]) -> Measured:
+    num_arms, num_seeds, num_prompts, num_candidates = parts[0].every.shape
+    return Measured(
+        condition=condition,
+        endpoint=metric,
+        of=of,
+        components=mean_components([components_of(part) for part in parts]),
+        num_arms=num_arms if len(parts) == 1 else len(parts),
+        num_seeds=num_seeds,
+        num_prompts=num_prompts,
+        num_candidates=0 if parts[0].is_of_sets else num_candidates,
+        of_texts=num_prompts > arms.num_prompts,
+        five_percent=_five_percent(arms, metric),
+    )
+
+
+def _five_percent(arms: _Arms, metric: str) -> float | None:
+    """5% of what the fine prompts reach; None where they have no such score."""
+    values = [cell.values(metric, FINE) for cell in arms.all_cells]
+    present = [float(value.mean()) for value in values if value is not None and np.isfinite(value).all()]
+    return PAPERS_SHARE * abs(float(np.mean(present))) if present else None
