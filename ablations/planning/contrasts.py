@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ablations.config.parsing import Scalar
+from ablations.reporting.claims import Claim, load_claims, margins
+from ablations.reporting.findings import NOT_OTHERS
 from ablations.reporting.layouts import LAYOUTS
 from ablations.reporting.tables import CONDITIONS_ID
-from ablations.reporting.verdicts import Claim, load_claims
-from ablations.results.conditions import REFINED
 
 
 class RowKey(NamedTuple):
@@ -71,13 +71,13 @@ def row_keys(table: str, settings: Mapping[str, Scalar]) -> RowKey:
 
 def contrasts_of(arms: Sequence[Mapping[str, Scalar]], profile: str) -> list[Contrast]:
     """The contrasts that a sweep with arms of these settings can make, in the order of the claims."""
+    limits = margins(profile)
     found: list[Contrast] = []
     for claim in load_claims():
-        for row in _rows(claim, arms):
-            for condition in conditions_of_claim(claim):
-                is_primary = condition == conditions_of_claim(claim)[0]
-                for name in claim.endpoints.get(profile, ()):
-                    found.append(Contrast(claim.id, claim.table, row, condition, name, margin_of(name), is_primary))
+        for number, setting in enumerate(claim.settings):
+            for row in _rows(claim, arms):
+                for name in setting.endpoints.get(profile, ()):
+                    found.append(Contrast(claim.id, claim.table, row, setting.condition, name, limits.get(name), number == 0))
     return found
 
 
@@ -88,14 +88,4 @@ def _rows(claim: Claim, arms: Sequence[Mapping[str, Scalar]]) -> list[str]:
     if not any(key.is_reference for key in keys):
         return []
     there = list(dict.fromkeys(key.row for key in keys if key.row and not key.is_reference))
-    return there if claim.rows is None else [row for row in claim.rows if row in there]
-
-
-def conditions_of_claim(claim: Claim) -> tuple[str, ...]:
-    """The conditions that a claim is judged in, the one that decides first."""
-    return getattr(claim, "conditions", (REFINED,))
-
-
-def margin_of(endpoint: str) -> float | None:
-    """The margin that is declared for an endpoint."""
-    return None
+    return [row for row in there if row not in NOT_OTHERS] if claim.rows is None else [row for row in claim.rows if row in there]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ablations.planning.contrasts import Contrast, row_keys
 from ablations.planning.costs import costs_of_cells
 from ablations.planning.measured import EVERY_ARM, ComponentsFile, Measured, origin_of
-from ablations.planning.variances import Scores, components_of, mean_components, of_other_spread, scores_of
+from ablations.planning.variances import Scores, components_of, mean_components, of_wider_spread, scores_of
 from ablations.reporting.collect import FinishedCell, collect
 from ablations.results.conditions import FINE
 from ablations.runtime.errors import UserError
@@ -71,14 +71,21 @@ def _of_arms(arms: _Arms, metric: str, condition: str, contrasts: Sequence[Contr
     scores = scores_of([arms.cells[name] for name in names], metric, [condition] * len(names)) if names else None
     if scores is None or len(names) < 2:
         return []
-    apart = {names[i] for i in of_other_spread(scores.every.mean(axis=-1))}
+    apart = {names[i] for i in of_wider_spread(scores.every.mean(axis=-1))}
     alike = [name for name in names if name not in apart]
-    found = []
+    found: list[Measured] = []
     for of, members in ((EVERY_ARM, alike), *_rows_apart(arms, apart, alike, contrasts)):
         own = scores_of([arms.cells[name] for name in members], metric, [condition] * len(members))
         if own is not None and len(members) > 1:
-            found.append(_measured(arms, condition, metric, of, [own]))
+            measured = _measured(arms, condition, metric, of, [own])
+            found.append(_with_pooled_seed(measured, found[0]) if found else measured)
     return found
+
+
+def _with_pooled_seed(own: Measured, pooled: Measured) -> Measured:
+    """A row that spreads more has a seed's variance of at least the pool's: its own, from one pair of arms, may be 0 by chance."""
+    components = replace(own.components, seed=max(own.components.seed, pooled.components.seed))
+    return replace(own, components=components)
 
 
 def _rows_apart(arms: _Arms, apart: set[str], alike: Sequence[str], contrasts: Sequence[Contrast]) -> list[tuple[str, list[str]]]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import yaml
+from ablations.results.registration import claims_content
 
-_FILE = Path(__file__).parent / "judged_claims.yaml"
 WORSE, BETTER, NOT_BEST = ROW_IS = ("worse", "better", "not_best")
 
 
@@ -87,7 +85,7 @@ def margins(profile: str) -> Mapping[str, float]:
 
 @lru_cache(maxsize=1)
 def _content() -> Mapping[str, Any]:
-    return yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    return claims_content()
 
 
 def _claim(raw: Mapping[str, Any]) -> Claim:

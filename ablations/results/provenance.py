@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,15 +18,14 @@ from ablations.runtime.errors import one_line
 _ROOT = Path(__file__).parents[2]
 _CELL, _CONDITIONS = "ablations/cell", "ablations/results/conditions.py"
 _DATA_AND_NETWORKS = ("lightning_modules", "datamodules")
-# What decides a verdict, of all that a report is made by: `verdicts.py` and what it stands on, not how it looks.
-JUDGING = ("collect.py", "columns.py", "formats.py", "layouts.py", "statistics.py", "tables.py", "verdicts.py", "claims.yaml")
+# Tables and verdicts come together here; how they look is decided by other files, which this one does not import.
+_REPORTING, _JUDGING = "ablations/reporting", "assembly.py"
 # The files that decide a result, by what they do.
 CODE = {
     "training": (f"{_CELL}/loading", f"{_CELL}/training", *_DATA_AND_NETWORKS),
     "refining": (f"{_CELL}/refining", _CONDITIONS, *_DATA_AND_NETWORKS),
     "drawing": (f"{_CELL}/drawing", _CONDITIONS, *_DATA_AND_NETWORKS),
     "scoring": (f"{_CELL}/scoring", "ablations/metrics", *_DATA_AND_NETWORKS),
-    "judging": tuple(f"ablations/reporting/{name}" for name in JUDGING),
 }
 
 
@@ -63,11 +63,28 @@ def library_versions() -> dict[str, str | None]:
 
 @functools.cache
 def code_digests() -> dict[str, str]:
-    """16 hex digits of the code by what it does (see `CODE`), and of the weights that metrics score with."""
+    """16 hex digits of the code by what it does: see `CODE` and `judging_files`. The weights that metrics score with are of scoring."""
     from ablations.results.made_by import digest_of_code  # reads NumPy, which `--help` does not wait for
 
     weights = {"scoring": sorted((_ROOT / "ablations/metrics").glob("*.safetensors"))}
-    return {what: digest_of_code(*(_ROOT / part for part in parts), *weights.get(what, [])) for what, parts in CODE.items()}
+    digests = {what: digest_of_code(*(_ROOT / part for part in parts), *weights.get(what, [])) for what, parts in CODE.items()}
+    return {**digests, "judging": digest_of_code(*judging_files())}
+
+
+@functools.cache
+def judging_files() -> tuple[Path, ...]:
+    """The files of `ablations/reporting` that tables and verdicts are computed by: the one where they come together, and all that it
+    imports, through whatever files between."""
+    folder = _ROOT / _REPORTING
+    reached, new = set(), {folder / _JUDGING}
+    while new:
+        reached |= new
+        texts = [path.read_text(encoding="utf-8") for path in new]
+        names = {name for text in texts for name in re.findall(r"from ablations\.reporting\.(\w+) import", text)}
+        lists = [names for text in texts for names in re.findall(r"from ablations\.reporting import \(?([^)\n]+)", text)]
+        names |= {name.strip().partition(" ")[0] for listed in lists for name in listed.split(",")}
+        new = {folder / f"{name}.py" for name in names if (folder / f"{name}.py").is_file()} - reached
+    return tuple(sorted({*reached, *folder.glob("*claims.yaml")}))
 
 
 @functools.cache

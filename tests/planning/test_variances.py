@@ -7,7 +7,7 @@ import pytest
 
 from ablations.planning.chances import Sizes, chances_of
 from ablations.planning.measured import EVERY_ARM, Measured
-from ablations.planning.variances import Scores, components_of, of_other_spread
+from ablations.planning.variances import Scores, components_of, of_wider_spread
 from ablations.reporting.pooling import Components
 from ablations.reporting.statistics import paired_difference
 
@@ -62,12 +62,12 @@ def test_fewer_than_two_seeds_or_arms_are_refused():
         components_of(Scores(np.zeros((2, 1, 4, 1)), None, False))
 
 
-def test_an_arm_of_another_spread_is_told_from_the_others():
+def test_an_arm_of_more_spread_is_told_from_the_others():
     rng = np.random.default_rng(3)
     study = simulate(rng, 6, 2, 64, 1)[..., 0]
-    assert of_other_spread(study) == []
+    assert of_wider_spread(study) == []
     study[4] += rng.normal(0, 0.3, study[4].shape)
-    assert of_other_spread(study) == [4]
+    assert of_wider_spread(study) == [4]
 
 
 @pytest.mark.parametrize("size", [(3, 10, 3), (5, 64, 1), (5, 64, 3), (10, 64, 1)], ids=str)
