@@ -23,7 +23,6 @@ from ablations.metrics.register import labels
 from ablations.reporting.collect import FinishedCell
 from ablations.reporting.pooling import Components
 
-
 _MOST_APART = 2.0
 
 
