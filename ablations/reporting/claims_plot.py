@@ -47,6 +47,14 @@ _COLOURS = {"blue", "red", "green", "grey", "pink", "amber"}
 STYLE += "".join(
     f".forest .{c}{{stroke:var(--{c})}}.forest .fill-{c},.forest text.{c}{{fill:var(--{c});stroke:none}}\n" for c in sorted(_COLOURS)
 )
+_MEANINGS = {
+    ("blue", "disc"): "as claimed, or found",
+    ("green", "diamond"): "no difference that matters",
+    ("grey", "ring"): "undecided",
+    ("red", "square"): "the other way, or not as it must be",
+    ("pink", "cross"): "treatment not delivered",
+    ("amber", "triangle"): "no room for a difference",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,8 @@ class ClaimLine:
     """One line of the picture: what is compared, and its difference in units of the margin, positive as the claim has it.
 
     `title` is the claim, `detail` the row, condition and endpoint; `figures` the difference in the endpoint's own units, `verdict` what
-    came of it. Without a difference `mean` is None; without an interval `low` and `high` are. `by_seed` are the means of single seeds.
+    came of it ("" where an earlier line has said so). Without a difference `mean` is None; without an interval `low` and `high` are.
+    `by_seed` are the means of single seeds. `mark` is the verdict whose mark the line has ("": its own).
     """
 
     kind: str
@@ -66,10 +75,13 @@ class ClaimLine:
     low: float | None = None
     high: float | None = None
     by_seed: tuple[float, ...] = ()
+    mark: str = ""
 
 
-def look_of(verdict: str) -> tuple[str, str]:
+def look_of(verdict: str, kind: str = CLAIM) -> tuple[str, str]:
     """(colour, shape) of a verdict; shapes are disc, square, diamond, ring, cross and triangle."""
+    if (kind, verdict) in ((CONTROL, "not found"), (PLACEBO, "found")):
+        return "red", "square"
     looks = {
         "reproduced": ("blue", "disc"),
         "found": ("blue", "disc"),
@@ -142,11 +154,12 @@ def _axis(bottom: float) -> list[str]:
 
 
 def _line(line: ClaimLine, y: float) -> str:
-    colour, shape = look_of(line.verdict)
+    colour, shape = look_of(line.mark or line.verdict, line.kind)
+    said, _ = look_of(line.verdict, line.kind)
     middle = y + 12
     hint = escape(f"{line.title}: {line.detail}: {line.figures}: {line.verdict}")
     parts = [f"<g><title>{hint}</title>", _text(28, middle + 4, line.detail, "soft")]
-    parts += [_text(_RAW, middle + 4, line.figures, "figures"), _text(_VERDICT, middle + 4, line.verdict, f"verdict {colour}")]
+    parts += [_text(_RAW, middle + 4, line.figures, "figures"), _text(_VERDICT, middle + 4, line.verdict, f"verdict {said}")]
     if line.mean is not None:
         if line.low is not None and line.high is not None:
             ends = f'x1="{_x(line.low):.1f}" x2="{_x(line.high):.1f}"'
@@ -179,12 +192,13 @@ def _mark(shape: str, x: float, y: float, colour: str) -> str:
 
 
 def _legend(lines: Sequence[ClaimLine], y: float) -> list[str]:
-    """The verdicts that occur, with their marks."""
+    """The marks that occur, with what they mean."""
     parts, x = [], 24.0
-    for verdict in dict.fromkeys(line.verdict for line in lines if line.mean is not None):
-        colour, shape = look_of(verdict)
-        parts += [_mark(shape, x, y, colour), _text(x + 12, y + 4, verdict, "soft")]
-        x += 32 + 6.4 * len(verdict)
+    drawn = dict.fromkeys(look_of(line.mark or line.verdict, line.kind) for line in lines if line.mean is not None)
+    for colour, shape in (look for look in _MEANINGS if look in drawn):
+        words = _MEANINGS[colour, shape]
+        parts += [_mark(shape, x, y, colour), _text(x + 12, y + 4, words, "soft")]
+        x += 34 + 6.2 * len(words)
     return [*parts, f'<circle class="seed" cx="{x:.1f}" cy="{y:.1f}" r="2"/>', _text(x + 10, y + 4, "one seed", "soft")]
 
 
