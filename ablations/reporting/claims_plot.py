@@ -41,6 +41,8 @@ STYLE = """
 .forest .seed{fill:var(--soft);opacity:.45}
 .forest .mark{stroke-width:2.2;stroke-linecap:butt}
 .forest .hollow{fill:var(--back)}
+.forest .cell{fill:var(--back);stroke-width:2}
+.forest .small{font-size:11px}
 .forest .verdict{font-weight:600;font-size:12.5px}
 """
 _COLOURS = {"blue", "red", "green", "grey", "pink", "amber"}

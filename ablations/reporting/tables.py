@@ -15,8 +15,9 @@ from ablations.reporting.collect import MANY, FinishedCell, Section
 from ablations.reporting.columns import DIVERSITY, QUALITY, STYLE_ENTROPY, Column, columns_of
 from ablations.reporting.formats import ABSENT, sample_size
 from ablations.reporting.layouts import LAYOUTS, Family, Layout, families, held_fixed, is_full
+from ablations.reporting.reference import Line, lines_of
 from ablations.reporting.statistics import MIN_SEEDS, RECOMMENDED_SEEDS, Difference, holm, paired_difference
-from ablations.results.conditions import all_conditions, in_tables, is_shared_noise
+from ablations.results.conditions import FINE, all_conditions, in_tables, is_shared_noise
 
 CONDITIONS_ID, CONDITIONS_PLOTS = "conditions", ("fidelity", "words_drawn", "subject_kept", "musiq-koniq", "musiq-ava")
 _ENTROPY_NOTE = "Style entropy is one value per seed: its interval is a paired t interval over seeds."
@@ -99,7 +100,8 @@ class Row:
 @dataclass(frozen=True)
 class ReportTable:
     """A table of the report. `layout` is the id of its kind; `slug` names it uniquely within the report; `family` says what sets it
-    apart from its likes; `fixed` what all of its rows share. `plots` are the keys of the columns worth drawing."""
+    apart from its likes; `fixed` what all of its rows share. `plots` are the keys of the columns worth drawing, `lines` what a value can be
+    held against."""
 
     slug: str
     layout: str
@@ -112,6 +114,7 @@ class ReportTable:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     plots: tuple[str, ...]
+    lines: tuple[Line, ...] = ()
 
     def block(self, name: str) -> list[Column]:
         return [column for column in self.columns if column.block == name]
@@ -129,6 +132,10 @@ class ReportTable:
     def rows_of(self, columns: Sequence[Column]) -> list[Row]:
         """The rows of a block: those with a value in it, and those that nobody ran."""
         return [row for row in self.rows if not row.arm or any(c.key in row.entries or c.metric in row.unavailable for c in columns)]
+
+    def lines_of(self, columns: Sequence[Column]) -> list[Line]:
+        """The reference lines of a block: those with a value in it."""
+        return [line for line in self.lines if any(column.key in line.values for column in columns)]
 
     def row(self, key: str) -> Row | None:
         return next((row for row in self.rows if row.key == key), None)
@@ -188,8 +195,15 @@ def _ablation_table(section: Section, layout: Layout, family: Family, condition:
             rows=tuple(rows),
             notes=tuple(_notes(rows, columns, labels[layout.reference])),
             plots=layout.plots,
+            lines=_lines(rows, columns, family.rows.get(layout.reference, {})),
         )
     ]
+
+
+def _lines(rows: Sequence[Row], columns: Sequence[Column], reference: Mapping[int, FinishedCell]) -> tuple[Line, ...]:
+    means = next(({key: entry.mean for key, entry in row.entries.items()} for row in rows if row.is_reference), {})
+    fine = {column.key: _scores(column, (reference, FINE), MANY) for column in columns if not column.condition}
+    return lines_of(columns, means, {key: float(scores.to_numpy().mean()) for key, scores in fine.items() if scores is not None})
 
 
 def plural(title: str) -> str:
@@ -220,6 +234,7 @@ def _condition_table(section: Section, cells: Mapping[int, FinishedCell], number
         rows=tuple(rows),
         notes=(*_notes(rows, columns, "refined prompt"), *_condition_notes(ordered)),
         plots=CONDITIONS_PLOTS,
+        lines=_lines(rows, columns, {}),
     )
 
 
