@@ -14,7 +14,8 @@ from ablations.metrics.register import all_metrics
 from ablations.reporting.collect import FinishedCell, Section
 from ablations.reporting.columns import DIVERSITY, Column
 from ablations.reporting.layouts import held_fixed
-from ablations.reporting.tables import Entry, Heading, ReportTable, table_of_rows
+from ablations.reporting.rows import Entry
+from ablations.reporting.tables import Heading, ReportTable, table_of_rows
 
 # What decides, fixed before any result was looked at. Diversity at the candidates' own noise is what a user sees; at one noise for all
 # candidates it comes from the text alone. Both must be higher.

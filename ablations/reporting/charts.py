@@ -11,7 +11,8 @@ from xml.sax.saxutils import escape
 
 from ablations.reporting.columns import Column
 from ablations.reporting.formats import figure
-from ablations.reporting.tables import Entry, ReportTable, Row
+from ablations.reporting.rows import Entry, Row
+from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import in_words
 
 WIDTH = 340

@@ -108,7 +108,7 @@ def said_of(verdict: Verdict) -> str:
 
 
 def _best(verdict: Verdict, place: str) -> list[ClaimLine]:
-    """Of the best of many: the reference minus the best other arm, with its simultaneous interval, which ends at 0 where it is ruled out."""
+    """Of the best of many: the reference minus the best other arm; the simultaneous interval ends at 0 where one is ruled out."""
     lines = []
     for metric, best in verdict.best.items():
         endpoint = next(finding.endpoint for finding in verdict.findings if finding.endpoint.name == metric)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ablations.reporting.assembly import STATISTICS_NOTE, Report
 from ablations.reporting.columns import Column
 from ablations.reporting.formats import ABSENT, MINUS, TIMES, figure
-from ablations.reporting.tables import Entry, ReportTable, Row
+from ablations.reporting.rows import Entry, Row
+from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import TINY_SCOPE, load_published, published
 
 _SPECIAL = {

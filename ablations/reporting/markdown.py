@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from ablations.reporting.assembly import STATISTICS_NOTE, Report, SectionReport
 from ablations.reporting.columns import Column
 from ablations.reporting.formats import ABSENT, figure, p_text
-from ablations.reporting.tables import Entry, ReportTable, Row
+from ablations.reporting.rows import Entry, Row
+from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import load_published, published
 
 

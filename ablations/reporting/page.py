@@ -9,7 +9,8 @@ from ablations.reporting.assembly import STATISTICS_NOTE, Report, SectionReport
 from ablations.reporting.columns import Column
 from ablations.reporting.formats import figure, p_text
 from ablations.reporting.grids import side_by_side
-from ablations.reporting.tables import Entry, ReportTable
+from ablations.reporting.rows import Entry
+from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import load_published, published
 
 _FOLDER = Path(__file__).parent

@@ -226,7 +226,7 @@ def _p_value(t_value_X: np.ndarray, shares_X3: np.ndarray, freedoms: tuple[int, 
     return np.where(np.isinf(square_X), 0.0, np.exp(log_p_G[low_X] + part_X * (log_p_G[high_X] - log_p_G[low_X])))
 
 
-def _freedom_of_quantile(quantile: float) -> float:
+def freedom_of_quantile(quantile: float) -> float:
     """The degrees of freedom, to 3 decimals, whose 95% t quantile this is; at least 0.5, at most 1e6."""
     quantiles, log_freedoms = _quantile_table()
     return round(float(np.exp(np.interp(-quantile, -quantiles, log_freedoms))), 3)
@@ -278,7 +278,7 @@ def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Difference:
         high=found.high,
         num_seeds=num_seeds,
         num_prompts=num_prompts,
-        degrees_of_freedom=_freedom_of_quantile(found.quantile),
+        degrees_of_freedom=freedom_of_quantile(found.quantile),
         note="; ".join(notes),
         standard_error=found.standard_error,
         p_value=found.p_value,

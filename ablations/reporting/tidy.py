@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from ablations.metrics.base import NOT_AVAILABLE
 from ablations.reporting.assembly import Report
 from ablations.reporting.columns import Column
-from ablations.reporting.tables import ReportTable, Row
+from ablations.reporting.rows import Row
+from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import load_published
 
 TABLE_COLUMNS = (

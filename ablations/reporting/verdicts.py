@@ -14,8 +14,9 @@ import yaml
 from ablations.reporting.collect import Section
 from ablations.reporting.columns import STYLE_ENTROPY, Column, heading_of
 from ablations.reporting.formats import figure, p_text, sample_size
+from ablations.reporting.rows import Entry, Row
 from ablations.reporting.statistics import MIN_SEEDS, holm
-from ablations.reporting.tables import CONDITIONS_ID, Entry, ReportTable, Row
+from ablations.reporting.tables import CONDITIONS_ID, ReportTable
 
 REPRODUCED, CONTRADICTED, UNDECIDED, NOT_MEASURED = VERDICTS = ("reproduced", "contradicted", "undecided", "not measured")
 TINY_SCOPE = "about the tiny world and claims nothing about Stable Diffusion 2.1"
