@@ -100,11 +100,14 @@ def rows_of(
     reference: str,
     columns: Sequence[Column],
     begun: Mapping[str, int] | None = None,
+    alike: bool = False,
 ) -> list[Row]:
+    """The rows of a table, in the order of `labels`; `sources` has those that there are cells of, `begun` the seeds that were begun.
+
+    `alike`: the rows are arms of one kind, compared over the candidates that all of them have; else over those that two of them have.
+    """
     rows = []
-    # Arms are compared over the candidates that all of them have; conditions over those that two of them have.
-    of_one_condition = len({condition for _, condition in sources.values()}) == 1
-    fewest = {c.key: fewest_candidates(c, list(sources.values())) if of_one_condition else MANY for c in columns}
+    fewest = {c.key: fewest_candidates(c, list(sources.values())) if alike else MANY for c in columns}
     for key, label in labels.items():
         cells, condition = sources.get(key, ({}, ""))
         against = sources.get(reference) if key != reference else None

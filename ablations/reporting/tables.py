@@ -101,7 +101,7 @@ def _ablation_table(section: Section, layout: Layout, family: Family, condition:
         return []
     columns = _columns(section, sources, condition)
     labels = {key: layout.label(key) for key in family.ordered_keys()}
-    rows = rows_of(labels, sources, layout.reference, columns, family.begun)
+    rows = rows_of(labels, sources, layout.reference, columns, family.begun, alike=True)
     what = plural(all_conditions()[condition].title)
     return [
         ReportTable(
