@@ -24,17 +24,21 @@ class RowKey(NamedTuple):
 class Contrast:
     """One row of a claim's table against the reference, in one condition, at one endpoint.
 
-    `endpoint` is as claims.yaml has it, `metric` or `metric@condition`. `margin` is None where none is declared. `is_primary`: in the
-    condition that decides the claim.
+    `setting` is the number of the claim's setting that it belongs to, 0 the one that decides. `endpoint` is as claims.yaml has it, `metric`
+    or `metric@condition`. `margin` is None where none is declared.
     """
 
     claim: str
+    setting: int
     table: str
     row: str
     condition: str
     endpoint: str
     margin: float | None
-    is_primary: bool
+
+    @property
+    def is_primary(self) -> bool:
+        return self.setting == 0
 
     @property
     def metric(self) -> str:
@@ -77,7 +81,7 @@ def contrasts_of(arms: Sequence[Mapping[str, Scalar]], profile: str) -> list[Con
         for number, setting in enumerate(claim.settings):
             for row in _rows(claim, arms):
                 for name in setting.endpoints.get(profile, ()):
-                    found.append(Contrast(claim.id, claim.table, row, setting.condition, name, limits.get(name), number == 0))
+                    found.append(Contrast(claim.id, number, claim.table, row, setting.condition, name, limits.get(name)))
     return found
 
 

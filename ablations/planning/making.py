@@ -72,7 +72,8 @@ def _register(arguments: argparse.Namespace) -> None:
     write_registration(arguments.register, registration)
     power_table.show_power(power, console)
     for expected in registration.expected_undecided:
-        console.say(f"expected to be undecided: {expected.claim} in {expected.condition}; it takes {expected.needs}")
+        where = f"{expected.condition} ({', '.join(expected.endpoints)})"
+        console.say(f"expected to be undecided: {expected.claim} in {where}; it needs {expected.needs}")
     revision = registration.code_revision or "unknown"
     if revision.endswith("+dirty"):
         console.say("the code has changes that are not committed: commit them first if git is to show what was registered")

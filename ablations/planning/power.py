@@ -65,7 +65,7 @@ class Line:
 
 @dataclass(frozen=True)
 class ClaimDesign:
-    """A claim in a design, in the condition that decides it.
+    """A claim in a design, in one of its settings.
 
     `chance` is the least over its contrasts of the chance that it is decided, None where one of them has no variance or no margin.
     `minutes` are of the arms that the claim takes.
@@ -122,9 +122,17 @@ class Power:
     def lines(self, designs: Sequence[Design]) -> list[Line]:
         return [self.line(contrast, design) for contrast in self.contrasts for design in designs]
 
-    def claim(self, name: str, design: Design, condition: str | None = None) -> ClaimDesign:
-        """A claim in a design, in the condition that decides it by default."""
-        own = [c for c in self.contrasts if c.claim == name and (c.is_primary if condition is None else c.condition == condition)]
+    @property
+    def settings(self) -> tuple[tuple[str, int], ...]:
+        """(claim, number of its setting) of all that is judged."""
+        return tuple(dict.fromkeys((contrast.claim, contrast.setting) for contrast in self.contrasts))
+
+    def of_setting(self, name: str, setting: int) -> list[Contrast]:
+        return [contrast for contrast in self.contrasts if (contrast.claim, contrast.setting) == (name, setting)]
+
+    def claim(self, name: str, design: Design, setting: int = 0) -> ClaimDesign:
+        """A claim in a design, in one of its settings."""
+        own = self.of_setting(name, setting)
         chances = [line.chances.decides if line.chances else None for line in (self.line(contrast, design) for contrast in own)]
         least = None if not chances or None in chances else min(chance for chance in chances if chance is not None)
         taken = {label for contrast in own for label in self.plan.labels_of(contrast)}
@@ -136,17 +144,16 @@ class Power:
         deciding = [found for design in self.designs if (found := self.claim(name, design)).decides]
         return min(deciding, key=lambda found: (found.minutes or 0.0, found.design), default=None)
 
-    def needs(self, name: str, condition: str | None = None) -> str:
+    def needs(self, name: str, setting: int = 0) -> str:
         """The N that would decide a claim, in words."""
-        own = [c for c in self.contrasts if c.claim == name and (c.is_primary if condition is None else c.condition == condition)]
-        lines = [self.line(contrast, self.plan.design) for contrast in own]
-        if any(line.found is None for line in lines):
-            return "not known: no variance of it was measured"
+        lines = [self.line(contrast, self.plan.design) for contrast in self.of_setting(name, setting)]
+        if unknown := [line.contrast for line in lines if line.found is None]:
+            return f"a variance first: none was measured of {unknown[0].metric} in {unknown[0].read_in}"
         if any(line.contrast.margin is None for line in lines):
-            return "not known: no margin is declared"
-        deciding = [d for d in self.designs if (c := self.claim(name, d, condition)).chance is not None and c.decides]
+            return "a margin first: none is declared"
+        deciding = [d for d in self.designs if (c := self.claim(name, d, setting)).chance is not None and c.decides]
         if deciding:
-            best = min(deciding, key=lambda d: (self.claim(name, d, condition).minutes or 0.0, d))
+            best = min(deciding, key=lambda d: (self.claim(name, d, setting).minutes or 0.0, d))
             return f"{best} (seeds x prompts x candidates)"
         design = self.plan.design
         counts = [self._seeds(line, design) for line in lines]

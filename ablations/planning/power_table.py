@@ -73,7 +73,7 @@ def cheapest_lines(power: Power) -> list[str]:
     for name in power.claims:
         best = power.cheapest(name)
         if best is None:
-            lines.append(f"{name}: none of these designs decides it; it takes {power.needs(name)}")
+            lines.append(f"{name}: none of these designs decides it; it needs {power.needs(name)}")
         else:
             minutes = "" if best.minutes is None else f", {_minutes(best.minutes)} for its arms alone"
             lines.append(f"{name}: {best.design} (seeds x prompts x candidates) decides it{minutes}")

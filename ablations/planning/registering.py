@@ -46,11 +46,8 @@ def planned_of(sweep: SweepFile, cells: Grid, design_text_prompts: int) -> Plann
 
 def registration_for(planned: Planned, power: Power, digests: tuple[str, str]) -> Registration:
     """The registration of a planned sweep, made now. digests: of the data and of the weights."""
-    conditions = dict.fromkeys((contrast.claim, contrast.condition) for contrast in power.contrasts)
     undecided = [
-        ExpectedUndecided(claim, condition, power.needs(claim, condition))
-        for claim, condition in conditions
-        if not power.claim(claim, power.plan.design, condition).decides
+        _undecided(power, *setting) for setting in power.settings if not power.claim(setting[0], power.plan.design, setting[1]).decides
     ]
     return Registration(
         made=now(),
@@ -64,6 +61,12 @@ def registration_for(planned: Planned, power: Power, digests: tuple[str, str]) -
         weights_digest=digests[1],
         versions=library_versions(),
     )
+
+
+def _undecided(power: Power, claim: str, setting: int) -> ExpectedUndecided:
+    own = power.of_setting(claim, setting)
+    endpoints = tuple(dict.fromkeys(contrast.endpoint for contrast in own))
+    return ExpectedUndecided(claim, own[0].condition, endpoints, power.needs(claim, setting))
 
 
 def _prediction(line: Line) -> Prediction:

@@ -72,10 +72,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ExpectedUndecided:
-    """A claim that the planned N is not expected to decide in a condition, and the N that it would take, in words."""
+    """A claim that the planned N is not expected to decide in a condition, at some endpoints, and the N that it would take, in words."""
 
     claim: str
     condition: str
+    endpoints: tuple[str, ...]
     needs: str
 
 
@@ -172,7 +173,9 @@ def _built(content: Mapping[str, Any]) -> Registration:
     parts = {
         "planned": Planned(**{**content["planned"], "seeds": tuple(content["planned"]["seeds"])}),
         "predictions": tuple(Prediction(**each) for each in content["predictions"]),
-        "expected_undecided": tuple(ExpectedUndecided(**each) for each in content["expected_undecided"]),
+        "expected_undecided": tuple(
+            ExpectedUndecided(**{**each, "endpoints": tuple(each["endpoints"])}) for each in content["expected_undecided"]
+        ),
     }
     return Registration(**{**content, **parts})
 

@@ -50,7 +50,7 @@ def registration(tmp_path) -> Registration:
         predictions=(
             Prediction("l_mse", "text+clip", "plug_in", "fidelity", 0.03, 0.021, 0.82, 0.66, {"seed": 0.0, "candidate": 0.01}, "pilot"),
         ),
-        expected_undecided=(ExpectedUndecided("afe", "refined", "10 seeds x 192 prompts x 3 candidates"),),
+        expected_undecided=(ExpectedUndecided("afe", "refined", ("st_lpips",), "10 seeds x 192 prompts x 3 candidates"),),
         code_digests=code_digests(),
         code_revision="a" * 40,
         data_digest="d" * 64,
