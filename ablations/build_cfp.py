@@ -43,7 +43,7 @@ def parser() -> OneLineParser:
     made.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)} (default: all; with --shard: all but table)")
     made.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to build in, or to go on in")
     made.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="the first time: a text file, one prompt a line, or CSV, JSON, JSONL or parquet"
+        "--prompts", type=Path, metavar="FILE", help="the first time: a text file, one prompt a line, or CSV, TSV, JSON, JSONL or parquet"
     )
     made.add_argument("--column", metavar="NAME", help="the column of the prompts (default: prompt or text, whichever there is)")
     made.add_argument("--limit", type=whole_number(1), metavar="N", help="only the first N prompts of the file")

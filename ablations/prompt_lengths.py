@@ -25,7 +25,7 @@ trained on (FILE_B), say. Prints a table and writes to DIR:
   prompt_lengths.png    two histograms, each file as its share of prompts; the longest hundredth is off the figure, not out of the table
   prompt_lengths.csv    a row per prompt: file, row in the file, clip_tokens, words
 
-A file is plain text with a prompt a line, or CSV, JSON, JSONL or parquet; the prompts are in the column prompt, text,
+A file is plain text with a prompt a line, or CSV, TSV, JSON, JSONL or parquet; the prompts are in the column prompt, text,
 "fine-grained prompt", fine or caption, or in the one that --column names. Rows without a readable prompt are counted, said, and left out.
 
 CLIP tokens: OpenAI's vocabulary, without start and end mark; a text tower reads 75, so what is longer is cut. Words: parts between

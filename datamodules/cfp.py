@@ -37,6 +37,7 @@ from datamodules.images import PREPROCESSING, Checked, ImageChecker, content_dig
 from datamodules.manifest import Manifest
 from datamodules.progress import track
 from datamodules.readers.captions import clean_caption
+from datamodules.readers.image_finder import NO_IMAGE_NAMED
 from datamodules.readers.record_parser import ReadTable
 from datamodules.readers.source import read_source
 from datamodules.readers.tiny_world import read_tiny_world
@@ -214,12 +215,7 @@ class CFPDataModule(LightningDataModule):
         if table.total == 0:
             raise ValueError(f"{self.source} has a header and no rows")
         if self.encoders and table.records and not table.any_image:
-            beside = self.source if self.source.is_dir() else self.source.parent
-            looked = self.images if self.images is not None else f"{beside} and its folder images"
-            raise FileNotFoundError(
-                f"none of the images of {self.source} is there (looked in {looked}): set data.images to their folder, "
-                "or train without the terms that need them (use_mse=false use_clip=false)"
-            )
+            raise FileNotFoundError(self._why_no_image(table))
         # Pictures are checked wherever they are, needed or not: else arms with and without image terms would train on different records.
         records, bad, found = self._check_images(table) if table.any_image else (table.records, table.bad, {})
         digests = {path: checked.digest for path, checked in found.items() if checked.digest}
@@ -227,8 +223,19 @@ class CFPDataModule(LightningDataModule):
         bad = sorted(bad, key=lambda entry: entry.id)
         manifest = self._write_manifest(Manifest(str(self.source), table.layout, table.total, tuple(bad), done))
         split = split_table(records, self.settings.num_validation, self.settings.num_train)
+        if split.remark:
+            self._say(f"data: {split.remark}")
         contents = [content_digest(record, digests) for record in records]
         return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest)
+
+    def _why_no_image(self, table: ReadTable) -> str:
+        without = "or train without the terms that need them (use_mse=false use_clip=false)"
+        named = [why for why in table.missing.values() if why != NO_IMAGE_NAMED]
+        if not named:
+            return f"{self.source} names no images ({table.layout}): add a column of them, {without}"
+        shown = [str(folder) for folder in table.looked[:3]] + ([f"{len(table.looked) - 3} more"] if len(table.looked) > 3 else [])
+        looked = f"looked in {', '.join(shown)}; first: {named[0]}"
+        return f"none of the images of {self.source} is there ({looked}): set data.images to their folder, {without}"
 
     def _check_images(self, table: ReadTable) -> tuple[list[CFPRecord], list[BadRecord], dict[PictureFile, Checked]]:
         ledger = None
@@ -238,8 +245,7 @@ class CFPDataModule(LightningDataModule):
         records, bad = [], list(table.bad)
         for record in table.records:
             if record.image is None:
-                name = record.metadata.get("image_path", record.metadata.get("image", ""))
-                bad.append(BadRecord(record.id, 0, "missing_image", f"no image {name!r}" if name else "no image is named"))
+                bad.append(BadRecord(record.id, 0, "missing_image", table.missing.get(record.id, NO_IMAGE_NAMED)))
             elif problem := found[record.image].problem:
                 reason = "missing_image" if problem.startswith(NO_IMAGE) else "corrupt_image"
                 bad.append(BadRecord(record.id, 0, reason, f"{record.image.name}: {problem}"))

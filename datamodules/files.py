@@ -69,11 +69,13 @@ def put_in_place(source: Path, target: Path) -> None:
 
 @contextmanager
 def explained_errors(path: str | os.PathLike[str], way_out: str) -> Iterator[None]:
-    """An OSError of the block (full disk, no permission) becomes a ValueError of one line that names `path` and a `way_out`."""
+    """An OSError of the block (full disk, no permission) becomes a ValueError of one line that names the file, else `path`, and a `way_out`."""
     try:
         yield
     except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error} (free space or permissions, or {way_out})") from error
+        raise ValueError(
+            f"cannot write {error.filename or path}: {error.strerror or error} (free space or permissions, or {way_out})"
+        ) from error
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,20 +18,22 @@ _HELD_OUT_KEY = b"held-out rows, 0"
 class TableSplit:
     """Positions, int64, of training and validation records in file order; `distinct` has one position per distinct fine prompt.
 
-    `distinct[split]` is in keyed order: the first n of it are a fair sample, and part of the first n + 1.
+    `distinct[split]` is in keyed order: the first n of it are a fair sample, and part of the first n + 1. `remark` says, in a line, where
+    fewer are held out than were asked for, else it is "".
     """
 
     train: np.ndarray
     validation: np.ndarray
     distinct: dict[str, np.ndarray]
+    remark: str = ""
 
 
 def split_table(records: Sequence[CFPRecord], num_validation: int, num_train: int | None) -> TableSplit:
     """Hold out `num_validation` records; train on the rest, or on `num_train` of them.
 
     Records whose fine prompts are equal after caption cleaning fall on the same side, so nothing held out is trained on under
-    another spelling. The order is that of a keyed hash of the text, the same for every seed. Raises ValueError where the table
-    has too few records.
+    another spelling: as many whole groups of them are held out as fit. The order is that of a keyed hash of the text, the same for every
+    seed. Raises ValueError where the table has too few records, or its prompts too many each.
     """
     groups: dict[str, list[int]] = {}
     for position, record in enumerate(records):
@@ -47,10 +49,8 @@ def split_table(records: Sequence[CFPRecord], num_validation: int, num_train: in
         else:
             rest.append(group)
     available = sum(map(len, rest))
-    if missing or not rest:
-        raise ValueError(
-            f"data.num_validation={num_validation} leaves nothing to train on: the source has {len(records)} usable records; lower it"
-        )
+    if not rest or (missing and not held_out):
+        raise ValueError(_why_no_split(records, groups, num_validation))
     if num_train is not None and num_train > available:
         raise ValueError(
             f"data.num_train={num_train} is more than the {available} records that {len(records)} usable ones, "
@@ -63,7 +63,29 @@ def split_table(records: Sequence[CFPRecord], num_validation: int, num_train: in
         "validation": np.array([group[0] for group in held_out], dtype=np.int64),
     }
     validation = [position for group in held_out for position in group]
-    return TableSplit(np.array(sorted(train), dtype=np.int64), np.array(sorted(validation), dtype=np.int64), distinct)
+    remark = ""
+    if missing:
+        remark = (
+            f"{len(validation)} rows of {len(held_out)} prompts are held out, not data.num_validation={num_validation}: the rows of a prompt "
+            f"stay together, and every other prompt has {min(map(len, rest))} or more"
+        )
+    return TableSplit(np.array(sorted(train), dtype=np.int64), np.array(sorted(validation), dtype=np.int64), distinct, remark)
+
+
+def _why_no_split(records: Sequence[CFPRecord], groups: Mapping[str, Sequence[int]], num_validation: int) -> str:
+    """Why no group can be held out, or none trained on."""
+    sizes = [len(group) for group in groups.values()]
+    if len(groups) == 1 and num_validation:
+        return (
+            f"data.num_validation={num_validation}: all {len(records)} usable records have the same fine prompt "
+            f"({records[0].fine_prompt[:60]!r}), so none can be held out whose prompt is not trained on: set data.num_validation=0"
+        )
+    if records and num_validation < min(sizes):
+        return (
+            f"data.num_validation={num_validation} holds out nothing: the rows of a prompt stay together, and each of the {len(groups)} prompts "
+            f"has {min(sizes)} or more; raise it to at least {min(sizes)}"
+        )
+    return f"data.num_validation={num_validation} leaves nothing to train on: the source has {len(records)} usable records; lower it"
 
 
 def _keyed_hash(text: str) -> bytes:

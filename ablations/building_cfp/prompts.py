@@ -1,8 +1,9 @@
-"""Reads a list of prompts: a text file, one a line, or a CSV, JSON, JSONL or parquet file with a named column."""
+"""Reads a list of prompts: a text file, one a line, or a CSV, TSV, JSON, JSONL or parquet file with a named column."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ablations.runtime.errors import UserError
-from datamodules.readers.tables import csv_rows, read_csv_header, read_lines
+from datamodules.readers.delimited import DELIMITED_SUFFIXES, JSON_LINES_SUFFIXES, read_delimited, read_lines
 from datamodules.records import BadRecord
 
 # Tried in this order, in any case, where no column is named.
 COLUMNS = ("prompt", "text", "fine-grained prompt", "fine", "caption")
-FORMATS = ("CSV", "JSON", "JSONL", "parquet")
+FORMATS = ("CSV", "TSV", "JSON", "JSONL", "parquet")
 _UNREADABLE = re.compile("[\ud800-\udfff\0]")
 
 
@@ -39,26 +40,45 @@ def read_prompts(path: Path, column: str | None, limit: int | None) -> tuple[lis
 
     Raises UserError for a file that cannot be read, or has no such column, or no prompt.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # not path.is_file(): it raises for names that are too long
         raise UserError(f"--prompts {path}: there is no such file")
-    readers = {".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
-    reader = readers.get(path.suffix.lower())
+    prompts, bad = [], []
+    try:
+        for number, row in enumerate(_rows(path, column)):
+            if limit is not None and number >= limit:
+                break
+            reason, detail = _problem(row)
+            if reason:
+                bad.append(BadRecord(number, row.line, reason, detail))
+            else:
+                prompts.append(Prompt(number, row.value))
+    except UserError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UserError(f"--prompts {error}") from error
+    if not prompts:
+        raise UserError(f"--prompts {path}: there is no prompt in it" + (f" ({len(bad)} bad rows; first: {bad[0].detail})" if bad else ""))
+    return prompts, bad
+
+
+def _rows(path: Path, column: str | None) -> Iterator[_Row]:
+    """The rows of a file, by its suffix; a text of another suffix is read as a table where its first line is the header of one."""
+    tables = dict.fromkeys(DELIMITED_SUFFIXES, _csv)
+    reader = {**tables, **dict.fromkeys(JSON_LINES_SUFFIXES, _jsonl), ".json": _json, ".parquet": _parquet}.get(path.suffix.lower())
+    if reader is None and _has_a_header(path, column):
+        reader = _csv
     if reader is None and column is not None:
         raise UserError(
             f"--column {column}: {path.name} is read as plain text, one prompt a line; columns are in {', '.join(FORMATS)} files"
         )
-    prompts, bad = [], []
-    for number, row in enumerate(reader(path, column) if reader else _plain_text(path)):
-        if limit is not None and number >= limit:
-            break
-        reason, detail = _problem(row)
-        if reason:
-            bad.append(BadRecord(number, row.line, reason, detail))
-        else:
-            prompts.append(Prompt(number, row.value))
-    if not prompts:
-        raise UserError(f"--prompts {path}: there is no prompt in it" + (f" ({len(bad)} bad rows; first: {bad[0].detail})" if bad else ""))
-    return prompts, bad
+    return reader(path, column) if reader else _plain_text(path)
+
+
+def _has_a_header(path: Path, column: str | None) -> bool:
+    """Whether the first line has several columns by tabs, of which one is that of the prompts: no prompt reads so."""
+    wanted = COLUMNS if column is None else (column.lower(),)
+    text = read_delimited(path, wanted)
+    return text.delimiter == "\t" and len(text.header) > 1 and any(name.lower() in wanted for name in text.header)
 
 
 def _problem(row: _Row) -> tuple[str, str]:
@@ -82,10 +102,10 @@ def _plain_text(path: Path) -> Iterator[_Row]:
 
 
 def _csv(path: Path, column: str | None) -> Iterator[_Row]:
-    lines = read_lines(path)
-    header = read_csv_header(lines)
+    text = read_delimited(path, COLUMNS if column is None else (column,))
+    header = text.header
     place = header.index(_choose(path, column, header))
-    for row in csv_rows(lines, 1):
+    for row in text.rows():
         wrong = row.problem or (f"{len(row.fields)} fields, not {len(header)}" if len(row.fields) != len(header) else "")
         yield _Row(None, row.line, wrong) if wrong else _Row(row.fields[place], row.line)
 

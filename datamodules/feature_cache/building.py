@@ -22,6 +22,7 @@ from torch import Tensor
 
 from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
 from datamodules.feature_cache.partial import PartialCache, who_writes
+from datamodules.files import explained_errors
 from datamodules.progress import duration
 
 _NPY_ALLOWANCE = 4096
@@ -44,13 +45,13 @@ def open_or_build(
     `image_batches()` gives float32 (B, 3, H, W) in [-1, 1] in the records' order, `image_batches(start)` those from record `start`
     on, where an earlier process got so far; mirrored views are made here. Processes that come at the same time wait for the one
     that builds, and say so. Raises ValueError for features that are not finite or not of the promised shape, or where the disk is
-    too small.
+    too small or cannot be written.
     """
     pairs = [(cache, encoder) for cache, encoder in zip(caches, encoders, strict=True) if not cache.is_valid(full_check)]
     if not pairs:
         return
     pairs.sort(key=lambda pair: pair[0].folder)  # one order of locking for everyone: no deadlock
-    with ExitStack() as locks:
+    with explained_errors(caches[0].cache_dir, "set data.cache_dir to another disk, or data.cache=false"), ExitStack() as locks:
         for cache, _ in pairs:
             cache.cache_dir.mkdir(parents=True, exist_ok=True)
             locks.callback(_locked(cache, say).release)

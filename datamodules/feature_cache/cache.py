@@ -78,7 +78,7 @@ class FeatureCache:
                 array = np.load(path, mmap_mode="r")
                 if array.dtype != np.float32 or array.shape != (self.num_views, self.num_records, *self.shapes[feature]):
                     return False
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
         return True
 

@@ -34,7 +34,7 @@ def _note_of(cache: FeatureCache) -> dict:
     try:
         note = json.loads((_folder_of(cache) / _NOTE).read_bytes())
         return note if note["key"] == cache.key and 0 <= note["rows"] <= cache.num_records else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

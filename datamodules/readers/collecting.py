@@ -8,12 +8,16 @@ fall on both sides.
 
 from __future__ import annotations
 
+import os
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from datamodules.readers.coarse_prompts import CoarsePromptCutter
-from datamodules.readers.record_parser import COARSE_LIST_COLUMN, Columns, ImageFinder, ReadTable, RecordParser
+from datamodules.readers.image_finder import ImageFinder
+from datamodules.readers.record_parser import COARSE_LIST_COLUMN, Columns, ReadTable, RecordParser
 from datamodules.readers.register import Source
 from datamodules.records import BadRecord, CFPRecord
 from datamodules.stored_images import StoredImage
@@ -26,8 +30,32 @@ FindImage = Callable[[Any], "Path | StoredImage | None"]
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files of a folder and its sub-folders, in order, without hidden ones."""
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(folder)))
+    """The files of a folder and its sub-folders, in order, without hidden ones. Linked folders are followed, and each is read once."""
+    links: list[Path] = []
+    seen: set[str] = set()
+    files = _files_below(folder, links, seen)
+    root = os.path.realpath(folder)
+    while links:
+        link = links.pop(0)
+        target = os.path.realpath(link)
+        if target not in seen and not Path(root).is_relative_to(target):  # a folder above the root would bring what is beside it
+            files += _files_below(link, links, seen)
+    return sorted(file for file in files if not _is_hidden(file.relative_to(folder)))
+
+
+def _files_below(folder: Path, links: list[Path], seen: set[str]) -> list[Path]:
+    """The files below a folder, in folders whose real paths are not in `seen`; linked folders are only noted, in `links`."""
+    files = []
+    for current, folders, names in os.walk(folder):
+        real = os.path.realpath(current)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        links += [path for name in sorted(folders) if os.path.islink(path := Path(current, name))]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [path for name in names if os.path.isfile(path := Path(current, name))]
+    return files
 
 
 def _is_hidden(path: Path) -> bool:
@@ -55,24 +83,55 @@ class Collector:
         self._source, self._cutter = source, CoarsePromptCutter(source.count_tokens)
         self._records: list[CFPRecord] = []
         self._bad: list[BadRecord] = []
+        self._finders: list[tuple[int, ImageFinder]] = []
+        self._missing: dict[int, str] = {}
+        self._done: Counter[str] = Counter()
         self.total = 0
 
-    def finder(self, file: Path) -> ImageFinder:
-        """Where the pictures are that `file` names. Raises FileNotFoundError if the source's `images` is no folder."""
-        return ImageFinder(file, self._source.images)
+    def finder(self, file: Path, *further: Path) -> ImageFinder:
+        """Where the pictures are that `file` names, whose rows are added next; `further` folders are looked in last.
+
+        Raises FileNotFoundError if the source's `images` is no folder.
+        """
+        finder = ImageFinder(file, self._source.images, further)
+        self._finders.append((len(self._records), finder))
+        return finder
 
     def parser(self, columns: Columns, find: FindImage) -> RecordParser:
         """What makes records of rows; `find` says what picture an image cell names."""
-        return RecordParser(columns, find, self._cutter, self._source.clean)
+        return RecordParser(columns, find, self._cutter, self._source.clean, self._missing)
 
     def add(self, parsed: CFPRecord | BadRecord) -> None:
         """Take in a row's record, or what is wrong with the row."""
         (self._bad if isinstance(parsed, BadRecord) else self._records).append(parsed)
         self.total += 1
 
+    def count(self, kind: str) -> None:
+        """Note that something was done to a record, for the manifest."""
+        self._done[kind] += 1
+
     def table(self, kind: str, columns: Columns) -> ReadTable:
         """All that was collected. `kind` names the layout, as in "parquet". Raises ValueError where there is no row."""
         if not self.total:
             raise ValueError(f"data.source: the {kind} has no rows")
-        layout = f"{kind}: {', '.join(repr(column) for column in columns if column)}"
-        return ReadTable(layout, self._records, self._bad, self.total, any(record.image is not None for record in self._records))
+        return self.read(f"{kind}: {', '.join(repr(column) for column in columns if column)}")
+
+    def read(self, layout: str) -> ReadTable:
+        """All that was collected, under the layout's whole name, less those whose pictures turned out to be doubtful."""
+        self._leave_out_doubtful()
+        looked = tuple(dict.fromkeys(root for _, finder in self._finders for root in finder.roots))
+        any_image = any(record.image is not None for record in self._records)
+        return ReadTable(layout, self._records, self._bad, self.total, any_image, dict(self._done), self._missing, looked)
+
+    def _leave_out_doubtful(self) -> None:
+        kept: list[CFPRecord] = []
+        starts = [start for start, _ in self._finders]
+        for number, record in enumerate(self._records):
+            place = bisect_right(starts, number) - 1
+            doubt = self._finders[place][1].doubt(record.image, list(record.metadata.values())) if place >= 0 else ""
+            if doubt:
+                self._bad.append(BadRecord(record.id, 0, "missing_image" if doubt.startswith("no image") else "ambiguous_image", doubt))
+            else:
+                kept.append(record)
+        self._records = kept
+        self._bad.sort(key=lambda bad: bad.id)

@@ -4,22 +4,43 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from datamodules.decoding import picture_suffixes
 from datamodules.readers.arrow import python_values, short
-from datamodules.readers.collecting import METADATA_FILES, Collector, FindImage, choose_columns, files_in, first_of
+from datamodules.readers.collecting import (
+    COARSE_COLUMNS,
+    FINE_COLUMNS,
+    METADATA_FILES,
+    Collector,
+    FindImage,
+    choose_columns,
+    files_in,
+    first_of,
+)
+from datamodules.readers.delimited import columns_found, read_delimited, read_lines
 from datamodules.readers.record_parser import Columns, ReadTable
 from datamodules.readers.register import Reader, Source, register
-from datamodules.readers.tables import csv_rows, parse_csv_row, read_csv_header, read_lines
+from datamodules.readers.tables import parse_csv_row
 from datamodules.records import BadRecord
 from datamodules.stored_images import StoredImage
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_FILE_COLUMNS = ("file_name", "image_file_name")
+# The first that a picture has is its caption.
+CAPTION_SUFFIXES = (".txt", ".caption")
+SEVERAL_LINES = "captions of several lines, the first is read"
+# Texts that lie beside pictures and are no captions.
+_NO_CAPTION = re.compile(
+    r"(?i)^(read[-_ ]?me|licen[sc]es?|notice|changelog|changes|copying|copyright|authors|credits|contribut(ing|ors)|citation|about|info|"
+    r"notes?|todo|requirements|classes|labels|class[-_ ]?names|metadata|captions|prompts|train|val(id(ation)?)?|test|split|index|list|"
+    r"files|urls?|version|log|errors?)([^a-z].*)?$"
+)
 
 
 def _pictures(files: list[Path]) -> list[Path]:
-    return [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    return [file for file in files if file.suffix.lower() in picture_suffixes()]
 
 
 def _metadata(files: list[Path]) -> list[Path]:
@@ -27,7 +48,7 @@ def _metadata(files: list[Path]) -> list[Path]:
 
 
 def _captions(files: list[Path]) -> list[Path]:
-    return [file for file in files if file.suffix.lower() == ".txt"]
+    return [file for file in files if file.suffix.lower() in CAPTION_SUFFIXES]
 
 
 def _fits(path: Path) -> bool:
@@ -62,13 +83,12 @@ def _read_metadata(collected: Collector, root: Path, files: list[Path]) -> Colum
 
 
 def _csv(collected: Collector, file: Path, find: FindImage) -> Columns:
-    lines = read_lines(file)
-    header = read_csv_header(lines)
-    columns = _metadata_columns(file, header)
+    text = read_delimited(file, (*_FILE_COLUMNS, *FINE_COLUMNS, *COARSE_COLUMNS))
+    columns = _metadata_columns(file, text.header, columns_found(text.lines, text.header))
     parser = collected.parser(columns, find)
     first = collected.total
-    for row in csv_rows(lines, 1):
-        collected.add(parse_csv_row(row, header, parser, first))
+    for row in text.rows():
+        collected.add(parse_csv_row(row, text.header, parser, first))
     return columns
 
 
@@ -84,7 +104,8 @@ def _jsonl(collected: Collector, file: Path, find: FindImage) -> Columns:
                 value, problem = None, f"line {line}: {error}"
             rows.append((line, None if problem else value, problem))
             there |= dict.fromkeys(value) if not problem else {}
-    columns = _metadata_columns(file, list(there))
+    none = f"none, as no line is a JSON object ({rows[0][2]})" if rows else "none (the file is empty)"
+    columns = _metadata_columns(file, list(there), none if not there else "")
     parser = collected.parser(columns, find)
     for line, cells, problem in rows:
         if cells is None:
@@ -110,33 +131,54 @@ def _parquet(collected: Collector, file: Path, find: FindImage) -> Columns:
     return columns
 
 
-def _metadata_columns(file: Path, there: list[str]) -> Columns:
-    image = first_of(("file_name", "image_file_name"), there)
+def _metadata_columns(file: Path, there: list[str], found: str = "") -> Columns:
+    image = first_of(_FILE_COLUMNS, there)
     if image is None:
-        found = ", ".join(repr(name[:40]) for name in there[:20]) or "none"
+        found = found or ", ".join(repr(name[:40]) for name in there[:20]) or "none"
         raise ValueError(f"{file}: no column file_name, which says what picture a row is of; columns found: {found}")
     return choose_columns(file, there, image)
 
 
 def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Columns:
     pictures = _pictures(files)
-    caption_of = {file.with_suffix(""): file for file in _captions(files)}
-    found = {picture.with_suffix("") for picture in pictures}
+    captions: dict[Path, Path] = {}
+    for caption in sorted(_captions(files), key=lambda file: CAPTION_SUFFIXES.index(file.suffix.lower())):
+        captions.setdefault(caption.with_suffix(""), caption)
+    # Beside x.png it is x.txt, or x.png.txt.
+    caption_of = {picture: captions.get(picture.with_suffix("")) or captions.get(picture) for picture in pictures}
+    used = {caption.with_suffix("") for caption in caption_of.values() if caption is not None}
+    alone = [caption for stem, caption in captions.items() if stem not in used and not _NO_CAPTION.match(stem.name)]
+    beside = _by_stem([file for file in files if file not in caption_of and file.suffix.lower() not in CAPTION_SUFFIXES])
     columns = Columns("caption", None, "image")
     parser = collected.parser(columns, lambda cell: root / cell if cell else None)
-    entries = [(picture, caption_of.get(picture.with_suffix(""))) for picture in pictures]
-    entries += [(None, caption) for stem, caption in caption_of.items() if stem not in found]
-    for picture, caption in sorted(entries, key=lambda entry: str(entry[0] or entry[1])):
-        if caption is None:
-            problem = f"{picture.relative_to(root)} has no {picture.stem}.txt beside it"
-            collected.add(BadRecord(collected.total, 0, "no_caption", problem))
-        elif picture is None:
-            problem = f"{caption.relative_to(root)} has no picture beside it"
-            collected.add(BadRecord(collected.total, 0, "missing_image", problem))
+    for file in sorted([*pictures, *alone], key=str):
+        caption, name, others = caption_of.get(file), file.relative_to(root), beside.get(file.with_suffix(""), [])
+        if caption is not None:
+            cells = {"caption": _caption(collected, caption), "image": str(name)}
+            collected.add(parser.parse(collected.total, 0, cells))
+        elif file in caption_of:
+            there = f" ({', '.join(others[:3])} is there)" if others else ""
+            collected.add(BadRecord(collected.total, 0, "no_caption", f"{name} has no {file.stem}.txt beside it{there}"))
         else:
-            text = "".join(read_lines(caption)).strip()
-            collected.add(parser.parse(collected.total, 0, {"caption": text, "image": str(picture.relative_to(root))}))
+            there = f" that can be decoded here ({', '.join(others[:3])} is there)" if others else ""
+            collected.add(BadRecord(collected.total, 0, "missing_image", f"{name} has no picture beside it{there}"))
     return columns
+
+
+def _caption(collected: Collector, file: Path) -> str:
+    """The first line of a caption file: further ones are other captions of the same picture, by the custom of those who train on such
+    folders."""
+    lines = [line.strip() for line in read_lines(file) if line.strip()]
+    if len(lines) > 1:
+        collected.count(SEVERAL_LINES)
+    return lines[0] if lines else ""
+
+
+def _by_stem(files: list[Path]) -> dict[Path, list[str]]:
+    names: dict[Path, list[str]] = {}
+    for file in files:
+        names.setdefault(file.with_suffix(""), []).append(file.name)
+    return names
 
 
 register(Reader("image folder", _fits, read_image_folder, folder="pictures with metadata.csv, metadata.jsonl or .txt captions", order=130))

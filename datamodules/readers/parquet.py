@@ -5,7 +5,9 @@ Pictures inside the files stay there until they are needed.
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from datamodules.readers.arrow import ROWS_AT_ONCE, ArrowPlan, add_rows, short
 from datamodules.readers.collecting import METADATA_FILES, Collector, files_in
@@ -26,17 +28,35 @@ def read_parquet(source: Source) -> ReadTable:
     root = source.path.parent if source.path.is_file() else source.path
     collected = Collector(source)
     for file in _files(source.path):
-        finder = collected.finder(file)
+        # Relative paths may also start at the root of the source: its files are often in a folder of their own, such as data/.
+        finder = collected.finder(file, root)
         try:
             # Texts are small: only the columns that are kept are read, and never a picture.
             reader = pq.ParquetFile(file, memory_map=True)
-            plan = ArrowPlan(file, reader.schema_arrow, finder, root)
+            plan = ArrowPlan(file, reader.schema_arrow, finder)
             columns = plan.columns
-            for batch in reader.iter_batches(ROWS_AT_ONCE, columns=plan.text_columns):
-                add_rows(collected, batch, plan)
+            further = [_of_pictures(reader.metadata.row_group(group), plan) for group in range(reader.num_row_groups)]
+            for of_pictures, groups in groupby(range(len(further)), further.__getitem__):
+                for batch in reader.iter_batches(ROWS_AT_ONCE, row_groups=list(groups), columns=[*plan.text_columns, *of_pictures]):
+                    add_rows(collected, batch, plan)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"data.source: {file} cannot be read as parquet ({short(error)}): fetch it again, or remove it") from error
     return collected.table("parquet", columns)
+
+
+def _of_pictures(group: Any, plan: ArrowPlan) -> tuple[str, ...]:
+    """What is read of the column of pictures to know which rows name files: nothing where all have bytes, the paths where none has.
+
+    Where the file does not say how many have bytes, all are taken to have them: finding out would mean to read every picture.
+    """
+    if not plan.may_name_files:
+        return ()
+    name = plan.columns.image
+    chunks = (group.column(number) for number in range(group.num_columns))
+    statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == f"{name}.bytes"), None)
+    if statistics is None or not statistics.has_null_count or statistics.null_count == 0:
+        return ()
+    return (f"{name}.path",) if statistics.null_count == group.num_rows else (f"{name}.bytes", f"{name}.path")
 
 
 register(Reader("parquet", lambda path: bool(_files(path)), read_parquet, file="parquet", folder="parquet files", order=120))

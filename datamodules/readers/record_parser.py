@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datamodules.readers.coarse_prompts import CoarsePromptCutter
+from datamodules.readers.image_finder import AmbiguousImageError, why_missing
 from datamodules.records import BadRecord, CFPRecord
 from datamodules.stored_images import StoredImage
 
@@ -32,7 +33,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class ReadTable:
     """A table as read: its layout's name, the records in file order, the rows left out, and the number of rows.
 
-    `done` counts, by kind, what was done to records that are kept; `looked` are the folders in which pictures were looked for.
+    `done` counts, by kind, what was done to records that are kept; `missing` says of records without a picture, by id, why;
+    `looked` are the folders in which pictures were looked for.
     """
 
     layout: str
@@ -41,28 +43,8 @@ class ReadTable:
     total: int
     any_image: bool
     done: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[int, str] = field(default_factory=dict)
     looked: tuple[Path, ...] = ()
-
-
-class ImageFinder:
-    """Where the picture named by a table's cell is: under `images` if given, else beside the table or in `images/` there.
-
-    Raises FileNotFoundError if `images` is no folder.
-    """
-
-    def __init__(self, table: Path, images: Path | None):
-        if images is not None and not images.is_dir():
-            raise FileNotFoundError(f"data.images={images} is not a folder")
-        self.roots = [images] if images is not None else [table.parent, table.parent / "images"]
-        self._by_name = images is not None
-
-    def find(self, cell: Any) -> Path | None:
-        if not isinstance(cell, str) or not cell.strip():
-            return None
-        candidates = [root / cell for root in self.roots]
-        if self._by_name:  # the folder given may be the one that the cell names, `eval` for `eval/1.png`
-            candidates.append(self.roots[0] / Path(cell).name)
-        return next((path for path in candidates if path.is_file()), None)
 
 
 def parse_coarse_list(cell: str) -> tuple[str, ...]:
@@ -86,7 +68,8 @@ def _coarse_list(value: Any, cell: str) -> tuple[str, ...]:
 
 
 class RecordParser:
-    """Makes a record of a row's cells, wherever they were read. `find_image` says what picture an image cell names."""
+    """Makes a record of a row's cells, wherever they were read. `find_image` says what picture an image cell names, or raises
+    AmbiguousImageError; `missing` is told, by the row's number, why a record has no picture."""
 
     def __init__(
         self,
@@ -94,9 +77,11 @@ class RecordParser:
         find_image: Callable[[Any], Path | StoredImage | None],
         cutter: CoarsePromptCutter,
         clean: Callable[[str], str] | None,
+        missing: dict[int, str] | None = None,
     ):
         self._columns, self._find_image, self._cutter = columns, find_image, cutter
         self._clean = clean or (lambda text: text)
+        self._missing = missing if missing is not None else {}
 
     def parse(self, row_id: int, line: int, cells: dict[str, Any]) -> CFPRecord | BadRecord:
         """The record, or what is wrong with the row."""
@@ -122,7 +107,12 @@ class RecordParser:
             return bad("empty_prompt", f"the column {coarse_column!r} holds no words")
         others = (item for item in cells.items() if item[0] not in (fine_column, coarse_column))
         metadata = {column: "" if cell is None else str(cell) for column, cell in others}
-        image = self._find_image(cells[image_column]) if image_column else None
+        try:
+            image = self._find_image(cells[image_column]) if image_column else None
+        except AmbiguousImageError as error:
+            return bad("ambiguous_image", str(error))
+        if image is None and image_column:
+            self._missing[row_id] = why_missing(cells[image_column])
         return CFPRecord(row_id, fine, coarse, image, None, metadata)
 
 

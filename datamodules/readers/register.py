@@ -15,7 +15,10 @@ from typing import Any
 from datamodules.readers.record_parser import ReadTable
 
 # Modules that declare no reader.
-_WITHOUT_READERS = {"arrow", "captions", "coarse_prompts", "collecting", "record_parser", "register", "source", "tiny_world"}
+_WITHOUT_READERS = {
+    *("arrow", "captions", "coarse_prompts", "collecting", "delimited", "image_finder", "record_parser", "register", "source"),
+    "tiny_world",
+}
 
 
 @dataclass(frozen=True)

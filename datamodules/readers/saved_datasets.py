@@ -30,12 +30,12 @@ def read_saved_datasets(source: Source) -> ReadTable:
         tables = {folder: open_saved(folder).data.table for folder in folders}
         if not tables:
             raise ValueError("it has no splits")
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"data.source: {root} cannot be read as a saved data set ({short(error)}): save it again") from error
     for folder, table in tables.items():
-        plan = ArrowPlan(folder, table.schema, collected.finder(folder / "table"), root)
+        plan = ArrowPlan(folder, table.schema, collected.finder(folder / "table", root))
         columns = plan.columns
-        for batch in table.select(plan.text_columns).to_batches(ROWS_AT_ONCE):
+        for batch in table.select([*plan.text_columns, *([columns.image] if plan.may_name_files else [])]).to_batches(ROWS_AT_ONCE):
             add_rows(collected, batch, plan)
     return collected.table("datasets folder", columns)
 

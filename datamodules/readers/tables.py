@@ -1,4 +1,4 @@
-"""CSV tables, in every layout in which coarse-fine prompt data is found, told by the header:
+"""Tables in text, in every layout in which coarse-fine prompt data is found, told by the header:
 
 1. the authors' image table: `prompt,step,seed,height,width,cfg,sampler,image_name,image_path`; coarse prompts are cut from
    the fine ones;
@@ -11,13 +11,13 @@ and the same reasons.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from datamodules.readers.coarse_prompts import CoarsePromptCutter
-from datamodules.readers.record_parser import COARSE_LIST_COLUMN, Columns, ImageFinder, ReadTable, RecordParser
+from datamodules.readers.collecting import Collector
+from datamodules.readers.delimited import CSVRow, DelimitedText, columns_found, is_json_lines, read_delimited
+from datamodules.readers.record_parser import COARSE_LIST_COLUMN, Columns, ReadTable, RecordParser
 from datamodules.readers.register import Reader, Source, register
 from datamodules.records import BadRecord, CFPRecord
 
@@ -31,66 +31,29 @@ _LAYOUT_HELP = (
     "the authors' image table (prompt, ..., image_path), "
     "that table with 'coarse-grained prompt' and 'fine-grained prompt', or plain coarse,fine,image"
 )
-_MAX_FIELD_CHARS = 10_000_000
 
 
-@dataclass(frozen=True)
-class CSVRow:
-    """A row of a CSV file: its number, its line, and its fields or what is wrong with it."""
-
-    id: int
-    line: int
-    fields: list[str]
-    problem: str = ""
-
-
-def csv_rows(lines: list[str], first: int) -> Iterator[CSVRow]:
-    """The data rows from line index `first` on. After a quoting error reading goes on at the line after the row's first."""
-    start, row_id = first, 0
-    while start < len(lines):
-        position = start
-
-        def feed() -> Iterator[str]:
-            nonlocal position
-            while position < len(lines):
-                position += 1
-                yield lines[position - 1]
-
-        try:
-            for fields in csv.reader(feed(), strict=True):
-                if fields:
-                    yield CSVRow(row_id, start + 1, fields)
-                    row_id += 1
-                start = position
-            return
-        except csv.Error as error:
-            yield CSVRow(row_id, start + 1, [], str(error))
-            row_id += 1
-            start += 1
-
-
-def read_csv_header(lines: list[str]) -> list[str]:
-    """The column names of a CSV file's first line."""
-    csv.field_size_limit(_MAX_FIELD_CHARS)
-    return [column.strip() for column in next(csv.reader(lines[:1]), [])]
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Bytes that are not UTF-8 stay recognisable, as lone surrogates."""
-    # surrogateescape keeps undecodable bytes recognisable, so that they spoil their own row only.
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        return file.readlines()
-
-
-def _detect_layout(path: Path, header: list[str]) -> str:
+def _detect_layout(path: Path, text: DelimitedText) -> tuple[str, list[str]]:
+    """The layout's name, and the header with its columns as the layout spells them. Raises ValueError where none fits."""
     for layout, columns in LAYOUTS.items():
+        header = as_known(text.header, [column for column in columns if column])
         if all(column in header for column in columns if column):
             repeated = [column for column in columns if column and header.count(column) > 1]
             if repeated:
                 raise ValueError(f"{path}: the column {repeated[0]!r} is there {header.count(repeated[0])} times")
-            return layout
-    found = ", ".join(repr(column[:40]) for column in header[:20]) or "none (the file is empty)"
-    raise ValueError(f"{path}: unknown table layout; columns found: {found}; expected {_LAYOUT_HELP}")
+            return layout, header
+    if is_json_lines(path, text.lines):
+        raise ValueError(
+            f"{path}: unknown table layout: it holds JSON, not CSV; as metadata.jsonl of a folder, with a column file_name, its lines are "
+            "read (data.source=FOLDER), or save it as CSV or parquet"
+        )
+    raise ValueError(f"{path}: unknown table layout; columns found: {columns_found(text.lines, text.header)}; expected {_LAYOUT_HELP}")
+
+
+def as_known(header: list[str], known: Sequence[str]) -> list[str]:
+    """A header with its columns spelt as those that are known, where they differ in case alone."""
+    spelt = {name.lower(): name for name in known if name not in header}
+    return [spelt.get(column.lower(), column) for column in header]
 
 
 def read_table(path: Path, images: Path | None, count_tokens: Callable[[str], int], clean: Callable[[str], str] | None = None) -> ReadTable:
@@ -98,22 +61,18 @@ def read_table(path: Path, images: Path | None, count_tokens: Callable[[str], in
 
     `images` is the folder of the pictures (default: the table's own, or `images` in it). A picture that is not found leaves
     `image` None: whether that is an error depends on the run. Raises FileNotFoundError for a missing table or folder,
-    ValueError for an unknown header.
+    ValueError for an unknown header and for what is no table in text.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"data.source={path} is not a file; name a CSV table, or use tiny")
-    lines = read_lines(path)
-    header = read_csv_header(lines)
-    layout = _detect_layout(path, header)
-    finder = ImageFinder(path, Path(images) if images is not None else None)
-    parser = RecordParser(LAYOUTS[layout], finder.find, CoarsePromptCutter(count_tokens), clean)
-    records, bad, total = [], [], 0
-    for row in csv_rows(lines, 1):
-        total += 1
-        parsed = parse_csv_row(row, header, parser)
-        (bad if isinstance(parsed, BadRecord) else records).append(parsed)
-    return ReadTable(layout, records, bad, total, any(record.image is not None for record in records))
+    text = read_delimited(path, [column for columns in LAYOUTS.values() for column in columns if column])
+    layout, header = _detect_layout(path, text)
+    collected = Collector(Source(path, images, count_tokens, clean))
+    parser = collected.parser(LAYOUTS[layout], collected.finder(path).find)
+    for row in text.rows():
+        collected.add(parse_csv_row(row, header, parser))
+    return collected.read(layout)
 
 
 def parse_csv_row(row: CSVRow, header: list[str], parser: RecordParser, first_id: int = 0) -> CFPRecord | BadRecord:

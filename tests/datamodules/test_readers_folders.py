@@ -205,10 +205,11 @@ def test_cells_without_a_picture_and_damaged_ones_are_told_apart(tmp_path):
     ]
     (tmp_path / "there.png").write_bytes(PICTURES[5])
     read = read_source(write_parquet(tmp_path / "t.parquet", {"prompt": FINE[:6], "image": cells}), None, count_tokens)
-    found = ImageChecker(None, lambda line: None).check([record.image for record in read.records])
-    problems = [found[record.image][0] for record in read.records]
-    assert problems[0] == problems[5] == ""
-    assert problems[1] == "the cell holds no image" and problems[2].startswith("the cell holds no image: the file 'gone.png'")
+    assert (read.records[2].image, read.missing) == (None, {2: "no image 'gone.png'"})
+    found = ImageChecker(None, lambda line: None).check([record.image for record in read.records if record.image])
+    problems = [found[record.image].problem if record.image else "" for record in read.records]
+    assert problems[0] == problems[5] == "" and read.records[5].image == tmp_path / "there.png"
+    assert problems[1] == "the cell holds no image"
     assert problems[3] == "not a picture" and "truncated" in problems[4].lower()
     digests = {image: checked.digest for image, checked in found.items()}
     assert content_digest(read.records[0], digests) and not content_digest(read.records[1], digests)
