@@ -234,8 +234,8 @@ class CFPDataModule(LightningDataModule):
         if not named:
             return f"{self.source} names no images ({table.layout}): add a column of them, {without}"
         shown = [str(folder) for folder in table.looked[:3]] + ([f"{len(table.looked) - 3} more"] if len(table.looked) > 3 else [])
-        looked = f"looked in {', '.join(shown)}; first: {named[0]}"
-        return f"none of the images of {self.source} is there ({looked}): set data.images to their folder, {without}"
+        looked, first = ", ".join(shown), named[0]
+        return f"none of the images of {self.source} is there (looked in {looked}; {first}): set data.images to their folder, {without}"
 
     def _check_images(self, table: ReadTable) -> tuple[list[CFPRecord], list[BadRecord], dict[PictureFile, Checked]]:
         ledger = None

@@ -6,6 +6,7 @@ full or the folder may not be written; `explained_errors` makes one line of it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -16,6 +17,9 @@ from pathlib import Path
 
 # How the names of unfinished files and folders begin. What a killed process left under such a name may be removed.
 PARTIAL = ".partial-"
+# How a write fails for want of room, of rights, or of a folder.
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE}
+_OF_WRITING |= {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 @contextmanager
@@ -69,13 +73,14 @@ def put_in_place(source: Path, target: Path) -> None:
 
 @contextmanager
 def explained_errors(path: str | os.PathLike[str], way_out: str) -> Iterator[None]:
-    """An OSError of the block (full disk, no permission) becomes a ValueError of one line that names the file, else `path`, and a `way_out`."""
+    """An OSError of a write in the block becomes a ValueError of one line: the file, else `path`, and a way out."""
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            f"cannot write {error.filename or path}: {error.strerror or error} (free space or permissions, or {way_out})"
-        ) from error
+        if error.errno not in _OF_WRITING:
+            raise
+        where = error.filename or path
+        raise ValueError(f"cannot write {where}: {error.strerror} (free space or permissions, or {way_out})") from error
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:

@@ -66,8 +66,8 @@ def split_table(records: Sequence[CFPRecord], num_validation: int, num_train: in
     remark = ""
     if missing:
         remark = (
-            f"{len(validation)} rows of {len(held_out)} prompts are held out, not data.num_validation={num_validation}: the rows of a prompt "
-            f"stay together, and every other prompt has {min(map(len, rest))} or more"
+            f"{len(validation)} rows of {len(held_out)} prompts are held out, not data.num_validation={num_validation}: the rows of a "
+            f"prompt stay together, and every other prompt has {min(map(len, rest))} or more"
         )
     return TableSplit(np.array(sorted(train), dtype=np.int64), np.array(sorted(validation), dtype=np.int64), distinct, remark)
 
@@ -82,8 +82,8 @@ def _why_no_split(records: Sequence[CFPRecord], groups: Mapping[str, Sequence[in
         )
     if records and num_validation < min(sizes):
         return (
-            f"data.num_validation={num_validation} holds out nothing: the rows of a prompt stay together, and each of the {len(groups)} prompts "
-            f"has {min(sizes)} or more; raise it to at least {min(sizes)}"
+            f"data.num_validation={num_validation} holds out nothing: the rows of a prompt stay together, and each of the {len(groups)} "
+            f"prompts has {min(sizes)} or more; raise it to at least {min(sizes)}"
         )
     return f"data.num_validation={num_validation} leaves nothing to train on: the source has {len(records)} usable records; lower it"
 

@@ -136,5 +136,5 @@ def test_a_ledger_that_cannot_be_written_costs_a_line_and_a_manifest_stops_the_r
     found = ImageChecker(tmp_path / "file" / "ledger.json", lines.append).check([tmp_path / "a.png"])
     assert found[tmp_path / "a.png"].problem == "" and len(lines) == 1 and "checks these pictures again" in lines[0]
     table = write_table(tmp_path, [UPRIGHT, UPRIGHT])
-    with pytest.raises(ValueError, match=r"cannot write .*manifest\.json: [A-Z].* \(free space or permissions"):
+    with pytest.raises(ValueError, match=r"cannot write .*file.*: [A-Z].* \(free space or permissions"):
         data_module(table, manifest_path=tmp_path / "file" / "manifest.json").setup("fit")
