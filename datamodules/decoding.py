@@ -175,6 +175,7 @@ def _load(content: bytes, at_least: int, stack: ExitStack) -> _Loaded:
         stack.enter_context(_any_size())  # one at a time: several may be more than the memory holds
     packing = _packing(picture)
     orientation = _orientation(picture)
+    frame = picture.tile[0].extents if picture.format == "GIF" and picture.tile else None
     if is_large:
         picture = _loaded_large(picture, content, at_least, stack)
     else:
@@ -184,6 +185,8 @@ def _load(content: bytes, at_least: int, stack: ExitStack) -> _Loaded:
     else:
         orientation = _orientation(picture)  # a PNG's EXIF may come after its pixels
         was_turned = orientation != 1
+    if frame is not None and frame != (0, 0, *picture.size):
+        picture = _within(picture, frame)
     transform, unused = _transform_of(picture)
     return _Loaded(picture, packing, orientation, was_turned, is_large, transform, unused)
 
@@ -246,6 +249,13 @@ def _loaded_large(picture: Image.Image, content: bytes, at_least: int, stack: Ex
         raise UnfitPictureError(f"too large to be decoded: {width} x {height}, more than {LARGEST // 10**6} million pixels")
     picture.load()
     return picture
+
+
+def _within(picture: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """A GIF whose first frame is smaller than the picture: around it nothing is shown, where Pillow fills with some colour."""
+    shown = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    shown.paste(picture.convert("RGBA").crop(frame), frame[:2])
+    return shown
 
 
 def _packing(picture: Image.Image) -> _Packing:

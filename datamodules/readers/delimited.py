@@ -134,14 +134,17 @@ def csv_rows(lines: list[str], first: int, delimiter: str = ",", width: int = 0)
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file. Bytes that are no text of its encoding stay recognisable, as lone surrogates, in their own line only.
 
-    Raises ValueError for a file that is no text.
+    Raises ValueError for a file that is no text, or cannot be read.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: it cannot be read ({error.strerror or error})") from error
     for mark, kind in _NOT_TEXT:
         if content.startswith(mark):
-            raise ValueError(f"{path}: it is no table in text but {kind}")
+            raise ValueError(f"{path}: it is no text but {kind}")
     if content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise ValueError(f"{path}: it is no table but a web page: fetch the file itself")
+        raise ValueError(f"{path}: it is no text but a web page: fetch the file itself")
     return io.StringIO(_decoded(content), newline="").readlines()
 
 

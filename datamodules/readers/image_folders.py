@@ -154,8 +154,11 @@ def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Colum
     for file in sorted([*pictures, *alone], key=str):
         caption, name, others = caption_of.get(file), file.relative_to(root), beside.get(file.with_suffix(""), [])
         if caption is not None:
-            cells = {"caption": _caption(collected, caption), "image": str(name)}
-            collected.add(parser.parse(collected.total, 0, cells))
+            try:
+                cells = {"caption": _caption(collected, caption), "image": str(name)}
+                collected.add(parser.parse(collected.total, 0, cells))
+            except ValueError as error:
+                collected.add(BadRecord(collected.total, 0, "malformed", str(error).removeprefix(f"{root}/")))
         elif file in caption_of:
             there = f" ({', '.join(others[:3])} is there)" if others else ""
             collected.add(BadRecord(collected.total, 0, "no_caption", f"{name} has no {file.stem}.txt beside it{there}"))
@@ -166,8 +169,10 @@ def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Colum
 
 
 def _caption(collected: Collector, file: Path) -> str:
-    """The first line of a caption file: further ones are other captions of the same picture, by the custom of those who train on such
-    folders."""
+    """The first line of a caption file: by the custom of such folders, further ones are other captions of the same picture.
+
+    Raises ValueError for a file that is no text.
+    """
     lines = [line.strip() for line in read_lines(file) if line.strip()]
     if len(lines) > 1:
         collected.count(SEVERAL_LINES)

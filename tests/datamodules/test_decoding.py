@@ -96,6 +96,18 @@ def test_transparency_of_grey_palettes_keys_and_gifs_lies_on_white():
     assert_shows(encoded(Image.fromarray(quarters(GREYS)), "PNG", transparency=int(GREYS[2])), np.array([10, 90, 255, 250]))
 
 
+def test_around_the_first_frame_of_a_gif_that_is_smaller_than_the_picture_is_nothing():
+    small = Image.new("P", (20, 10), 1)
+    small.putpalette(COLOURS.tobytes())
+    content = bytearray(encoded(small, "GIF"))
+    content[6:10] = struct.pack("<HH", 64, 32)
+    at = content.index(b",")
+    content[at + 1 : at + 5] = struct.pack("<HH", 8, 4)
+    pixels = np.asarray(as_viewed(bytes(content), 16))
+    assert pixels.shape == (32, 64, 3) and (pixels[5, 10] == COLOURS[1]).all()
+    assert all((pixels[y, x] == 255).all() for y, x in ((0, 0), (3, 10), (5, 7), (14, 10), (5, 28), (31, 63)))
+
+
 def test_a_key_colour_is_of_the_files_depth():
     for depth, grey in ((1, np.array([0, 1, 1, 0])), (2, np.array([0, 1, 2, 3])), (4, np.array([0, 5, 10, 15]))):
         png = RawPNG(quarters(grey), depth, 0, ((b"tRNS", struct.pack(">H", 1 if depth < 4 else 5)),))

@@ -156,7 +156,7 @@ def test_plain_text_stays_a_prompt_a_line(tmp_path):
 
 def test_prompts_in_a_workbook_are_refused_in_one_line(tmp_path):
     (tmp_path / "p.xlsx").write_bytes(workbook())
-    with pytest.raises(UserError, match=r"--prompts .*p\.xlsx: it is no table in text but a workbook"):
+    with pytest.raises(UserError, match=r"--prompts .*p\.xlsx: it is no text but a workbook"):
         read_prompts(tmp_path / "p.xlsx", None, None)
     with pytest.raises(UserError, match="there is no such file"):
         read_prompts(Path("x" * 5000), None, None)

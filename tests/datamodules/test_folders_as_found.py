@@ -89,6 +89,13 @@ def test_of_a_caption_of_several_lines_the_first_is_read_and_counted(tmp_path):
     assert table.done == {"captions of several lines, the first is read": 1}
 
 
+def test_a_caption_file_that_is_no_text_costs_its_picture_only(tmp_path):
+    files(tmp_path, a__png=PICTURE, a__txt=b"PK\x03\x04xx", b__png=PICTURE, b__txt="b", c__png=PICTURE, c__txt=b"c\xff")
+    table = read(tmp_path)
+    assert names(table) == ["b.png"] and [(bad.id, bad.reason) for bad in table.bad] == [(0, "malformed"), (2, "encoding")]
+    assert table.bad[0].detail.startswith("a.txt: it is no text but a workbook or an archive")
+
+
 def test_captions_may_bear_the_pictures_whole_name_and_any_encoding(tmp_path):
     files(tmp_path, a__png=PICTURE, a__png__txt="a square", b__png=PICTURE, b__txt="a café".encode("utf-16"))
     assert [record.fine_prompt for record in read(tmp_path).records] == ["a square", "a café"]

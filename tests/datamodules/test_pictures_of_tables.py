@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import re
@@ -138,3 +139,20 @@ def test_a_ledger_that_cannot_be_written_costs_a_line_and_a_manifest_stops_the_r
     table = write_table(tmp_path, [UPRIGHT, UPRIGHT])
     with pytest.raises(ValueError, match=r"cannot write .*file.*: [A-Z].* \(free space or permissions"):
         data_module(table, manifest_path=tmp_path / "file" / "manifest.json").setup("fit")
+
+
+def test_a_full_disk_and_a_folder_that_cannot_be_written_are_one_line(tmp_path, monkeypatch):
+    table = write_table(tmp_path, [UPRIGHT, UPRIGHT])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot write .*file.*: .* set data\.cache_dir to another disk, or data\.cache=false\)"):
+        data_module(table, cache_dir=tmp_path / "file").setup("fit")
+
+    def full_disk(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(ValueError, match=r"cannot write .*m\.json: No space left on device \(free space .*\)") as raised:
+        data_module(table, manifest_path=tmp_path / "m.json").setup("fit")
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match=r"No space left on device|filled the disk"):
+        data_module(table).setup("fit")
