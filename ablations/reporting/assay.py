@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ablations.reporting.claims import Check, Claim, Setting
-from ablations.reporting.evidence import Arm, Comparison, Endpoint, Evidence
-from ablations.reporting.findings import ALPHA, measure
+from ablations.reporting.evidence import Arm, Comparison, Endpoint
+from ablations.reporting.findings import ALPHA, Measurements
 from ablations.reporting.formats import figure
 from ablations.reporting.statistics import MIN_SEEDS, holm
 
@@ -92,9 +92,9 @@ def _wanted(check: Check) -> str:
     return ", ".join(parts)
 
 
-def positive_control(setting: Setting, evidence: Evidence, family: str, margins: Mapping[str, float]) -> Outcome:
+def positive_control(setting: Setting, measurements: Measurements, family: str, margins: Mapping[str, float]) -> Outcome:
     """Whether the difference that must be there is found at every endpoint: p < 0.05 each, on its side; which needs no correction."""
-    control = setting.positive_control
+    control, evidence = setting.positive_control, measurements.evidence
     candidates = evidence.of(control.table, control.condition or setting.condition)
     comparison = next((c for c in candidates if c.family == family), candidates[0] if candidates else None)
     names = (control.endpoints or setting.endpoints).get(evidence.profile, ())
@@ -103,7 +103,7 @@ def positive_control(setting: Setting, evidence: Evidence, family: str, margins:
         return Outcome(NOT_CHECKED, f"{what}: not run")
     pair = {key: comparison.arms[key] for key in (control.better, control.than)}
     paired = replace(comparison, reference=control.than, arms=pair, poolable=False)
-    outcomes = [_difference(paired, control.better, name, evidence, margins) for name in names]
+    outcomes = [_difference(paired, control.better, name, measurements, margins) for name in names]
     if not outcomes or any(outcome.state == NOT_CHECKED for outcome in outcomes):
         missing = next((outcome.text for outcome in outcomes if outcome.state == NOT_CHECKED), "no endpoint")
         return Outcome(NOT_CHECKED, f"{what}: {missing}")
@@ -116,10 +116,10 @@ def _label(comparison: Comparison | None, key: str) -> str:
     return comparison.arms[key].label if comparison is not None and key in comparison.arms else key
 
 
-def _difference(comparison: Comparison, key: str, metric: str, evidence: Evidence, margins: Mapping[str, float]) -> Outcome:
+def _difference(comparison: Comparison, key: str, metric: str, measurements: Measurements, margins: Mapping[str, float]) -> Outcome:
     """A row's difference from the reference at an endpoint, "found" where it is better."""
-    endpoint = evidence.endpoints.get(metric, Endpoint(metric, metric))
-    own = measure(comparison, metric, evidence.plan.seeds if evidence.plan else None).get(key)
+    endpoint = measurements.evidence.endpoints.get(metric, Endpoint(metric, metric))
+    own = measurements.of(comparison, metric).get(key)
     if own is None or len(own.seeds) < MIN_SEEDS:
         return Outcome(NOT_CHECKED, f"{endpoint.heading} not measured" + ("" if own is None else f" in {MIN_SEEDS} seeds"), metric)
     sign = 1 if endpoint.higher_is_better else -1
@@ -132,11 +132,14 @@ def _difference(comparison: Comparison, key: str, metric: str, evidence: Evidenc
     return Outcome(state, f"{text} [{low}, {high}]", metric, mean, ends[0], ends[1], margins.get(metric), p_value)
 
 
-def placebo_outcomes(evidence: Evidence, claims: Iterable[Claim], margins: Mapping[str, float]) -> dict[tuple[str, str, str], Outcome]:
+def placebo_outcomes(
+    measurements: Measurements, claims: Iterable[Claim], margins: Mapping[str, float]
+) -> dict[tuple[str, str, str], Outcome]:
     """By (table, condition, metric): whether the placebo shows a difference, after Holm's correction for all that it is compared in.
 
     Nothing is there for what the placebo was not scored in. One placebo stands in every table of arms that lists it.
     """
+    evidence = measurements.evidence
     wanted: dict[tuple[str, str, str], Comparison] = {}
     for claim in claims:
         for setting in claim.settings:
@@ -144,7 +147,7 @@ def placebo_outcomes(evidence: Evidence, claims: Iterable[Claim], margins: Mappi
                 if PLACEBO in comparison.arms:
                     for name in setting.endpoints.get(evidence.profile, ()):
                         wanted.setdefault((claim.table, setting.condition, name), comparison)
-    found = {key: _placebo(comparison, key[2], evidence, margins) for key, comparison in wanted.items()}
+    found = {key: _placebo(comparison, key[2], measurements, margins) for key, comparison in wanted.items()}
     tested = {key: outcome for key, outcome in found.items() if outcome.state != NOT_CHECKED}
     corrected = holm([outcome.p_value for outcome in tested.values()]) if tested else []
     for (key, outcome), p_value in zip(tested.items(), corrected, strict=True):
@@ -152,11 +155,11 @@ def placebo_outcomes(evidence: Evidence, claims: Iterable[Claim], margins: Mappi
     return found
 
 
-def _placebo(comparison: Comparison, metric: str, evidence: Evidence, margins: Mapping[str, float]) -> Outcome:
-    outcome = _difference(comparison, PLACEBO, metric, evidence, margins)
+def _placebo(comparison: Comparison, metric: str, measurements: Measurements, margins: Mapping[str, float]) -> Outcome:
+    outcome = _difference(comparison, PLACEBO, metric, measurements, margins)
     if outcome.state == NOT_CHECKED:
         return outcome
-    own = measure(comparison, metric, evidence.plan.seeds if evidence.plan else None)[PLACEBO]
+    own = measurements.of(comparison, metric)[PLACEBO]
     return replace(outcome, text=f"placebo: {outcome.text}", p_value=float(own.estimate.p_value()))
 
 

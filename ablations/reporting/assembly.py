@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.reporting.collect import Collection, Section, collect
+from ablations.reporting.evidence import Plan
+from ablations.reporting.gathering import plan_of
 from ablations.reporting.tables import CONDITIONS_ID, ReportTable, tables_of
 from ablations.reporting.verdicts import Verdict, verdicts_of
+from ablations.results.registration import registration_of
 from ablations.runtime.errors import one_line
 
 STATISTICS_NOTE = (
@@ -88,7 +91,9 @@ def assemble(output_dir: Path) -> Report:
     collection = collect(output_dir)
     forecasts, warnings = _forecasts(output_dir)
     collection = dataclasses.replace(collection, warnings=(*collection.warnings, *warnings))
-    return Report(collection, tuple(_section_report(section) for section in collection.sections), tuple(forecasts))
+    registration = registration_of(output_dir)
+    sections = tuple(_section_report(section, plan_of(registration, section)) for section in collection.sections)
+    return Report(collection, sections, tuple(forecasts))
 
 
 def _forecasts(output_dir: Path) -> tuple[list[ForecastPart], list[str]]:
@@ -110,11 +115,11 @@ def _forecasts(output_dir: Path) -> tuple[list[ForecastPart], list[str]]:
     return found, warnings
 
 
-def _section_report(section: Section) -> SectionReport:
+def _section_report(section: Section, plan: Plan | None = None) -> SectionReport:
     tables = tables_of(section)
     compared = {row.arm for table in tables for row in table.rows if table.layout != CONDITIONS_ID or len(tables) == 1}
     alone = tuple(sorted({cell.arm for cell in section.cells} - compared))
-    return SectionReport(section, tuple(tables), tuple(verdicts_of(section, tables)), alone)
+    return SectionReport(section, tuple(tables), tuple(verdicts_of(section, plan)), alone)
 
 
 def all_tables(report: Report) -> Sequence[ReportTable]:

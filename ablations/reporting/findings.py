@@ -146,6 +146,21 @@ def measure(comparison: Comparison, metric: str, seeds: Sequence[int] | None = N
     return found
 
 
+class Measurements:
+    """`measure` of one study's evidence, by its plan, each comparison and metric once."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self._found: dict[tuple, dict[str, Measured]] = {}
+
+    def of(self, comparison: Comparison, metric: str) -> dict[str, Measured]:
+        """Every row's difference from the comparison's reference, by row key."""
+        key = (comparison.table, comparison.condition, comparison.family, comparison.reference, *comparison.arms, metric)
+        if key not in self._found:
+            self._found[key] = measure(comparison, metric, self.evidence.plan.seeds if self.evidence.plan else None)
+        return self._found[key]
+
+
 def without_rounding(a_SP: np.ndarray, b_SP: np.ndarray) -> np.ndarray:
     """a - b, where scores that are equal but for their last bits differ by 0: means of equal scores are not quite equal."""
     differs = np.abs(a_SP - b_SP) > 8 * np.finfo(np.float64).eps * np.maximum(np.abs(a_SP), np.abs(b_SP))
@@ -183,12 +198,15 @@ def rows_of(claim: Claim, comparison: Comparison) -> tuple[str, ...]:
     return claim.rows if claim.rows is not None else tuple(others)
 
 
-def findings_of(claim: Claim, setting: Setting, comparison: Comparison, evidence: Evidence, margins: Mapping[str, float]) -> list[Finding]:
+def findings_of(
+    claim: Claim, setting: Setting, comparison: Comparison, measurements: Measurements, margins: Mapping[str, float]
+) -> list[Finding]:
     """A finding for every row and endpoint of a claim in a setting: rows in their order, endpoints within."""
+    evidence = measurements.evidence
     seeds = evidence.plan.seeds if evidence.plan else None
     names = setting.endpoints.get(evidence.profile, ())
     endpoints = {name: evidence.endpoints.get(name, Endpoint(name, name)) for name in names}
-    measured = {name: measure(comparison, name, seeds) for name in names}
+    measured = {name: measurements.of(comparison, name) for name in names}
     found = []
     for key in rows_of(claim, comparison):
         for name in names:

@@ -15,7 +15,7 @@ from ablations.reporting.assay import Outcome
 from ablations.reporting.best_of_many import Best, best_of
 from ablations.reporting.claims import NOT_BEST, Claim, Setting, load_claims, margins
 from ablations.reporting.evidence import Comparison, Endpoint, Evidence
-from ablations.reporting.findings import ALPHA, NOT_OTHERS, STATES, Finding, findings_of
+from ablations.reporting.findings import ALPHA, NOT_OTHERS, STATES, Finding, Measurements, findings_of
 from ablations.reporting.formats import TIMES, figure, p_text
 from ablations.reporting.statistics import MIN_SEEDS, holm
 
@@ -136,33 +136,40 @@ class _Case:
         return (UNDECIDED, self.missing) if self.missing else ("", "")
 
 
-def judge(evidence: Evidence) -> list[Verdict]:
+def judge(evidence: Evidence, say_what_would_decide: bool = True) -> list[Verdict]:
     """A verdict for every claim and setting, the primary one first, and for every family where a claim's table has several.
+
+    `say_what_would_decide`: whether what is undecided says the seeds and prompts that it would take, which is most of the time spent.
 
     Verdicts that an effect is there are corrected for all of them together (Holm): the chance that a study without any effect shows one is
     at most 5%. "No effect" has that chance for each claim by itself.
     """
-    limits = margins(evidence.profile)
-    placebo = assay.placebo_outcomes(evidence, load_claims(), limits)
+    measurements = Measurements(evidence)
+    placebo = assay.placebo_outcomes(measurements, load_claims(), margins(evidence.profile))
     cases = [
-        _case(claim, setting, comparison, evidence, placebo)
+        _case(claim, setting, comparison, measurements, placebo)
         for claim in load_claims()
         for setting in claim.settings
         for comparison in (evidence.of(claim.table, setting.condition) or [None])
     ]
     judged = [case for case in cases if not case.why_not_judged[0]]
     corrected = dict(zip(map(id, judged), holm([case.p_effect for case in judged]) if judged else [], strict=True))
-    return [_verdict(case, corrected.get(id(case)), evidence) for case in cases]
+    return [_verdict(case, corrected.get(id(case)), evidence, say_what_would_decide) for case in cases]
 
 
 def _case(
-    claim: Claim, setting: Setting, comparison: Comparison | None, evidence: Evidence, placebo: Mapping[tuple[str, str, str], Outcome]
+    claim: Claim,
+    setting: Setting,
+    comparison: Comparison | None,
+    measurements: Measurements,
+    placebo: Mapping[tuple[str, str, str], Outcome],
 ) -> _Case:
     if comparison is None:
         missing = f"no finished arms {_NEEDED.get(claim.table, 'with refined prompts')} and all else equal"
         return _Case(claim, setting, None, missing=missing)
+    evidence = measurements.evidence
     limits = margins(evidence.profile)
-    findings = tuple(findings_of(claim, setting, comparison, evidence, limits))
+    findings = tuple(findings_of(claim, setting, comparison, measurements, limits))
     names = setting.endpoints.get(evidence.profile, ())
     best = _best(comparison, names, evidence) if claim.row_is == NOT_BEST else {}
     missing = _interim(claim, comparison, evidence, findings) or ("" if findings else "no row to compare")
@@ -178,7 +185,7 @@ def _case(
         findings,
         best,
         check=assay.manipulation_check(claim, comparison),
-        control=assay.positive_control(setting, evidence, comparison.family, limits),
+        control=assay.positive_control(setting, measurements, comparison.family, limits),
         placebo=assay.placebo_of(placebo, claim, setting, names),
         missing=missing,
     )
@@ -212,7 +219,7 @@ def _interim(claim: Claim, comparison: Comparison, evidence: Evidence, findings:
     return f"a look before the plan was carried out: {done} of {len(evidence.plan.seeds)} registered seeds are in" if waiting else ""
 
 
-def _verdict(case: _Case, p_holm: float | None, evidence: Evidence) -> Verdict:
+def _verdict(case: _Case, p_holm: float | None, evidence: Evidence, say_what_would_decide: bool) -> Verdict:
     verdict, reason = case.why_not_judged
     p_value = None
     if not verdict:
@@ -226,7 +233,8 @@ def _verdict(case: _Case, p_holm: float | None, evidence: Evidence) -> Verdict:
             verdict, reason = NO_ROOM, _no_room(case)
             p_value = case.p_effect
         else:
-            verdict, reason, p_value = UNDECIDED, _needed(case, p_holm), case.p_effect
+            verdict, p_value = UNDECIDED, case.p_effect
+            reason = _needed(case, p_holm) if say_what_would_decide else ""
     return Verdict(
         claim=case.claim,
         setting=case.setting,

@@ -224,7 +224,8 @@ class CrossedArms:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = (own / freedoms) / (others / ((size - 2) * freedoms))
             # Not the ratio to the others: one arm of much spread makes all of the others look calm.
-            median = np.nanmedian(np.where(in_pool_XK[:, None], own, np.nan), axis=2, keepdims=True)
+            ordered = np.sort(np.where(in_pool_XK[:, None], own, np.inf), axis=2)
+            median = np.take_along_axis(ordered, np.broadcast_to((size - 1) // 2, (*ordered.shape[:2], 1)), axis=2)
             log_ratio = np.log(own / median)
         is_spread = (own > 1e-24) | (others > 1e-24)
         upper = f_distribution.sf(np.where(is_spread, ratio, 1.0), freedoms, (size - 2) * freedoms)

@@ -32,7 +32,10 @@ TABLE_COLUMNS = (
     *("mean", "mean_low", "mean_high", "reference", "shared_seeds", "difference", "low", "high", "standard_error"),
     *("degrees_of_freedom", "p_value", "p_holm", "published", "note"),
 )
-VERDICT_COLUMNS = ("section", "claim", "verdict", "title", "paper", "evidence", "scope", "table")
+VERDICT_COLUMNS = (
+    *("section", "claim", "condition", "is_primary", "verdict", "p_value", "p_holm", "title", "paper", "evidence", "marks", "check"),
+    *("positive_control", "placebo", "scope", "table"),
+)
 CELL_COLUMNS = ("cell", "status", "section", "profile", "data_digest", "weights_digest", "code_revision", "note")
 Lines = list[tuple]
 
@@ -76,10 +79,12 @@ def _line(table: ReportTable, row: Row, column: Column) -> tuple:
 
 def verdict_lines(report: Report) -> Lines:
     """Every verdict as a tuple of VERDICT_COLUMNS."""
-    return [
-        (section.section.slug, v.claim.id, v.verdict, v.claim.title, v.claim.paper, v.line, v.scope, v.table)
-        for section, v in report.verdicts
-    ]
+    lines: Lines = []
+    for section, v in report.verdicts:
+        judged = (v.claim.id, v.condition, v.is_primary, v.verdict, v.p_value, v.p_holm, v.claim.title, v.claim.paper, v.line)
+        outcomes = [outcome and f"{outcome.state}: {outcome.text}".rstrip(": ") for outcome in (v.check, v.control, v.placebo)]
+        lines.append((section.section.slug, *judged, "; ".join(v.marks), *outcomes, v.scope, v.table))
+    return lines
 
 
 def cell_lines(report: Report) -> Lines:

@@ -22,7 +22,7 @@ from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.files import write_json
 
 REGISTRATION = "registration.json"
-CLAIMS_FILE = Path(__file__).parents[1] / "reporting" / "judged_claims.yaml"
+CLAIMS_FILE = Path(__file__).parents[1] / "reporting" / "claims.yaml"
 _FORMAT = 1
 
 

@@ -26,6 +26,9 @@ IMAGE_CONDITIONS = {
     "control_t5_direct": 0.43,
     "control_shuffled": 0.42,
 }
+# What suits, as claims are judged by: values of single pictures or texts, and of sets of candidates.
+FITTING = ("style_fits", "qualities_fit", "added_words_fit", "words_f1", "words_f1_of_ceiling")
+FITTING_OF_SETS = ("style_fit_probability", "fitting_styles_drawn", "distinct_fitting_styles")
 SET_CONDITIONS = ("coarse", "refined", "refined_shared_noise", "rewrite")
 COARSE = (
     "a cat in the snow at night",
@@ -72,7 +75,7 @@ def write_cell(
     rng = np.random.default_rng([seed, name, 5])
     texts = list(coarse or [f"{COARSE[i % len(COARSE)]}, view {i}" for i in range(num_prompts)])
     own = lambda metric: effect(settings, metric) + rng.normal(0, seed_spread)  # noqa: E731
-    shift = {metric: own(metric) for metric in ("fidelity", "words_drawn", "st_lpips", "clip_distance")}
+    shift = {metric: own(metric) for metric in ("fidelity", "words_drawn", "st_lpips", "clip_distance", *FITTING, *FITTING_OF_SETS)}
     rows, lines = [], []
     for prompt_id, text in enumerate(texts):
         hard = np.random.default_rng([prompt_id, 9]).normal(0, 0.06)
@@ -94,11 +97,15 @@ def write_cell(
                     "piqe": 50 + rng.normal(),
                     "style_seen": float(rng.integers(styles)) if refined else 6.0,
                 }
+                values |= {metric: level + acts * shift[metric] + rng.normal(0, rest_spread) for metric in FITTING}
                 rows += [(prompt_id, condition, candidate, metric, value, 2, image) for metric, value in values.items()]
         for condition in SET_CONDITIONS:
             lpips = 0.25 + shift["st_lpips"] + rng.normal(0, rest_spread)
             distance = 0.4 + shift["clip_distance"] + rng.normal(0, rest_spread)
-            for metric, value in {"st_lpips": lpips, "clip_distance": distance, "vendi": 1 + 2 * distance, "distinct_2": 0.4}.items():
+            of_set = {"st_lpips": lpips, "clip_distance": distance, "vendi": 1 + 2 * distance, "distinct_2": 0.4}
+            for metric in FITTING_OF_SETS:
+                of_set[metric] = 0.6 + shift[metric] + rng.normal(0, rest_spread) - 0.3 * (condition == "coarse")
+            for metric, value in of_set.items():
                 rows.append((prompt_id, condition, -1, metric, value, -1, ""))
     with folder.lock():
         folder.start({"data": "d" * 64, "weights": "e" * 16, **(digests or {})}, threads=1)
@@ -138,7 +145,7 @@ LENGTH_ARMS = [{"prompt_len": length} for length in (2, 4, 8, 12, 20)]
 def known_effect(settings: Mapping, metric: str) -> float:
     """L_mse and AFE help, L_clip does not matter, the feature term harms; length 6 is best, 8 nearly as good."""
     effect = 0.0
-    if metric in ("fidelity", "words_drawn"):
+    if metric in ("fidelity", "words_drawn", "style_fit_probability", *FITTING):
         effect -= 0.08 * (settings.get("use_mse") is False)
         effect -= 0.05 * (settings.get("use_text") is False)
         effect -= 0.06 * bool(settings.get("use_feature"))

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 from ablations.reporting.claims import load_claims, margins
+from ablations.reporting.drawn_studies import CHECKS, FULL, PICTURES, TEXTS, Design, draw_study, sensitive, with_arm
 from ablations.reporting.evidence import Evidence, Plan, Scores
 from ablations.reporting.judging import Verdict, judge
-from helpers.drawn_evidence import CHECKS, FULL, PICTURES, TEXTS, drawn, sensitive, with_arm
+from ablations.reporting.pooling import Components
 
+LENGTHS = ("2", "4", "8", "10", "12", "16", "20")
 NONE = "no effect larger than the margin"
+
+
+def drawn(effects=None, seeds=range(5), num_prompts=64, plan=None, noise=0.08, rng=0) -> Evidence:
+    """A study of scores that vary with nothing but a rest of this deviation."""
+    design = Design(len(seeds), num_prompts, num_prompts, Components(0.0, 0.0, noise**2), 0.0, zero_one=())
+    return draw_study(np.random.default_rng(rng), design, effects, plan)
 
 
 def verdict(evidence: Evidence, claim: str, condition: str | None = None, number: int = 0) -> Verdict:
@@ -125,13 +133,13 @@ def test_two_seeds_decide_nothing_and_arms_that_nobody_ran_are_not_measured():
 
 
 def test_length_6_is_best_alone_or_ruled_out_or_one_of_several():
-    best = sensitive() | {("prompt_length", row, "words_f1_of_ceiling"): -0.2 for row in ("2", "4", "8")}
+    best = sensitive() | {("prompt_length", row, "words_f1_of_ceiling"): -0.2 for row in LENGTHS}
     assert verdict(drawn(best, num_prompts=64), "length_6").verdict == "reproduced"
     beaten = sensitive() | {("prompt_length", "8", "words_f1_of_ceiling"): 0.2}
     found = verdict(drawn(beaten, num_prompts=64), "length_6")
     assert found.verdict == "contradicted" and found.best["words_f1_of_ceiling"].may_be_best == ("8",)
     # 8 may be as good: neither.
-    worse = sensitive() | {("prompt_length", row, "words_f1_of_ceiling"): -0.2 for row in ("2", "4")}
+    worse = sensitive() | {("prompt_length", row, "words_f1_of_ceiling"): -0.2 for row in LENGTHS if row != "8"}
     assert verdict(drawn(worse, num_prompts=64), "length_6").verdict == "undecided"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +177,7 @@ def test_an_arm_that_nobody_ran_is_listed_as_not_run(tmp_path):
     table = table_named(assemble(tmp_path), "losses")
     assert [row.size for row in table.rows][2:] == ["not run", "not run"]
     found = {v.claim.id: v for v in assemble(tmp_path).sections[0].verdicts}
-    assert found["l_clip"].verdict == "not measured" and "not run" in found["l_clip"].line
+    assert found["l_clip"].verdict == "not measured" and "mse+text: " in found["l_clip"].line and "not measured" in found["l_clip"].line
 
 
 def test_a_table_without_its_reference_says_so_and_shows_means(tmp_path):
@@ -274,67 +273,6 @@ def test_a_folder_without_cells_or_without_finished_ones_is_one_line_that_says_w
         collect(tmp_path)
     with pytest.raises(UserError, match="folder of one arm"):
         collect(folder.path.parent)
-
-
-# -- verdicts -------------------------------------------------------------------------------------------------------------
-
-
-def test_verdicts_say_what_is_true_of_the_synthetic_arms(report):
-    found = {v.claim.id: v.verdict for v in report.sections[0].verdicts}
-    assert found == {
-        "l_mse": "reproduced",
-        "l_clip": "undecided",
-        "l_text": "reproduced",
-        "feature": "contradicted",
-        "afe": "reproduced",
-        "length_6": "undecided",
-        "refiner": "reproduced",
-    }
-
-
-def test_a_verdict_names_the_difference_the_interval_and_n_and_what_it_is_about(report):
-    verdict = next(v for v in report.sections[0].verdicts if v.claim.id == "l_mse")
-    pattern = r"^without L_mse: Fidelity −0\.0\d\d \[−0\.\d+, −0\.\d+\], Holm p [=<] 0\.\d+; Words drawn .*\(N = 5 × 6 × 3\)$"  # noqa: RUF001
-    assert re.match(pattern, verdict.line)
-    assert all("tiny world" in v.scope and "nothing about Stable Diffusion 2.1" in v.scope for v in report.sections[0].verdicts)
-
-
-def test_length_6_is_compared_with_every_other_length(report):
-    verdict = next(v for v in report.sections[0].verdicts if v.claim.id == "length_6")
-    assert {finding.row: finding.state for finding in verdict.findings} == {
-        **dict.fromkeys(("length 2", "length 4", "length 12", "length 20"), "supports"),
-        "length 8": "open",
-    }
-    assert verdict.line.startswith("as claimed: length 2, length 4, length 12, length 20; not separated: length 8. Decisive: length 8:")
-
-
-def test_one_better_length_contradicts_that_6_is_best(tmp_path):
-    def effect(settings, metric):
-        return {4: -0.05, 8: 0.06}.get(settings.get("prompt_len"), 0.0)
-
-    write_arms(tmp_path, [{}, {"prompt_len": 4}, {"prompt_len": 8}], ALL_SEEDS, effect, num_prompts=6, pictures=False)
-    verdict = next(v for v in assemble(tmp_path).sections[0].verdicts if v.claim.id == "length_6")
-    assert verdict.verdict == "contradicted" and "Decisive: length 8: Fidelity +0.0" in verdict.line
-
-
-def test_one_comparison_among_many_that_goes_the_other_way_by_chance_contradicts_nothing():
-    opposing = [verdicts.Finding("length 8", "opposes", "", p_value=0.03)]
-    others = [verdicts.Finding(f"length {i}", "open", "", p_value=0.5) for i in range(6)]
-    assert verdicts._corrected(opposing)[0].state == "opposes"
-    assert verdicts._corrected(opposing + others)[0].state == "open"
-
-
-def test_every_claim_names_a_table_that_exists_and_columns_that_are_known():
-    from ablations.reporting.layouts import LAYOUTS
-
-    known = {column.key for column in columns.known_columns()}
-    claims = verdicts.load_claims()
-    assert [claim.id for claim in claims] == ["l_mse", "l_clip", "l_text", "feature", "afe", "length_6", "refiner"]
-    assert {claim.table for claim in claims} <= {"conditions", *(layout.id for layout in LAYOUTS)}
-    assert all(set(claim.endpoints) == {"tiny", "paper"} for claim in claims)
-    assert {name for claim in claims for names in claim.endpoints.values() for name in names} <= known
-    afe = next(claim for claim in claims if claim.id == "afe")
-    assert afe.endpoints["tiny"] == ("style_entropy", "st_lpips@refined_shared_noise")
 
 
 def test_what_was_not_published_is_empty_in_the_data_and_said_in_the_tables(report):

@@ -150,7 +150,9 @@ def test_every_table_is_a_tidy_csv_in_full_precision(report, written):
 
 def test_lists_of_verdicts_and_cells_are_complete(report, written):
     verdict_lines = list(csv.DictReader(io.StringIO((written.folder / "verdicts.csv").read_text())))
-    assert [line["claim"] for line in verdict_lines] == [claim.id for claim in verdicts.load_claims()]
+    assert [(line["claim"], line["condition"]) for line in verdict_lines] == [
+        (claim.id, setting.condition) for claim in verdicts.load_claims() for setting in claim.settings
+    ]
     cells = list(csv.DictReader(io.StringIO((written.folder / "cells.csv").read_text())))
     assert len(cells) == 12 * 5 + 4
     assert next(line for line in cells if line["status"] == "failed")["note"] == FAILURE
@@ -192,7 +194,7 @@ def test_the_command_needs_neither_torch_nor_wandb(outputs, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip().endswith("0 False False"), done.stderr
-    assert "reproduced: L_mse matters" in done.stdout and "4 of the cells found enter no table" in done.stdout
+    assert "reproduced: L_mse matters, in plug_in" in done.stdout and "4 of the cells found enter no table" in done.stdout
 
 
 @pytest.mark.parametrize(
