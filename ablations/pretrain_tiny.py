@@ -15,7 +15,8 @@ from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
-Stages: vocabularies, vae, open_clip, t5, oracle, unet, evaluate. Each is seeded, goes on where it was stopped (its state is in
+Stages: vocabularies, vae, open_clip, t5, oracle, unet, evaluate, judge (the OpenCLIP that scores pictures, from another seed) and pairing
+(what the networks know of which styles suit a scene). Each is seeded, goes on where it was stopped (its state is in
 the work folder), and records its steps, loss, seconds and held-out quality in provenance.json beside the weights. A GPU is
 used where there is one.
 """
@@ -31,6 +32,12 @@ def parser() -> OneLineParser:
         "--steps", action="append", type=_steps, default=[], metavar="STAGE=N", help=f"other lengths; defaults {DEFAULT_STEPS}"
     )
     made.add_argument("--pictures", type=whole_number(1), default=NUM_PICTURES, help="size of the corpus (default %(default)s)")
+    made.add_argument(
+        "--fine",
+        choices=("neutral", "world-1"),
+        default="neutral",
+        help="how fine prompts of the corpus pair words: at random, or as in world 1, which the shipped weights read (default %(default)s)",
+    )
     made.add_argument("--seed", type=whole_number(0), default=0)
     made.add_argument("--threads", type=whole_number(1), default=None, help="threads of torch (default: torch's choice)")
     return made

@@ -163,8 +163,7 @@ class PromptRefinerModule(pl.LightningModule):
             raise ValueError(f"{len(prompts)} prompts but {len(read_instead)} texts to read instead")
 
         def read(texts: list[str]) -> tuple[Tensor, Tensor | None]:
-            tokens_BS = self.backbones.tokenize(texts if read_instead is None else list(read_instead)).to(self.device)
-            return self.adapter(self.text_encoder(tokens_BS).states_BSD), self.decoder_mask(tokens_BS)
+            return self.read(texts if read_instead is None else read_instead)
 
         was_training = self.training
         self.eval()
@@ -172,6 +171,12 @@ class PromptRefinerModule(pl.LightningModule):
             return self._write_rounds(prompts, prompt_seeds, settings, read)
         finally:
             self.train(was_training)
+
+    @torch.no_grad()
+    def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """What D_E is told of texts: E_T's states through A (B, S, H), and the mask of what it may read (B, S), None for all."""
+        tokens_BS = self.backbones.tokenize(list(texts)).to(self.device)
+        return self.adapter(self.text_encoder(tokens_BS).states_BSD), self.decoder_mask(tokens_BS)
 
     @torch.no_grad()
     def refine_by_decoder_alone(

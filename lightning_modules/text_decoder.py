@@ -83,6 +83,27 @@ class PromptDecoder:
         return self.t5(inputs_embeds=inputs_BSH, attention_mask=mask_BS, decoder_input_ids=previous_BT, use_cache=False).logits
 
     @torch.no_grad()
+    def log_probabilities(
+        self, inputs_BSH: Tensor, primers: Sequence[str], phrases: Sequence[str], mask_BS: Tensor | None = None
+    ) -> np.ndarray:
+        """The natural log of the probability that each phrase comes right after its row's primer: float64 (B, number of phrases).
+
+        A product over the phrase's tokens, of the model's own distribution: no top-k, no top-p, no sampling. Phrases start a word.
+        """
+        eos = self.tokenizer.eos_token_id
+        begins = [len(ids) - (ids[-1] == eos) for ids in self.tokenizer(list(primers)).input_ids]
+        columns = []
+        for phrase in phrases:
+            texts = [f"{primer.rstrip()} {phrase}" for primer in primers]
+            rows = [[i for i in ids if i != eos] for ids in self.tokenizer(texts).input_ids]
+            width = max(map(len, rows))
+            labels_BT = torch.tensor([row + [eos] * (width - len(row)) for row in rows], device=inputs_BSH.device)
+            logits_BTV = self.logits(inputs_BSH, labels_BT, mask_BS).double()
+            of_token_BT = logits_BTV.log_softmax(-1).gather(-1, labels_BT[..., None])[..., 0]
+            columns.append([float(of_token_BT[r, begins[r] : len(row)].sum()) for r, row in enumerate(rows)])
+        return np.array(columns).T
+
+    @torch.no_grad()
     def write(
         self,
         inputs_BSH: Tensor,

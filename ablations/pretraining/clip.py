@@ -22,7 +22,7 @@ def clip_pixels(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def train_clip(model, tokenize, schedule: Schedule, bench: Bench) -> dict:
+def train_clip(model, tokenize, schedule: Schedule, bench: Bench, name: str = "open_clip") -> dict:
     """Symmetric InfoNCE; captions with equal text in a batch count as one another's positives' copies and are masked."""
     corpus, device = bench.corpus, bench.device
     model.to(device)
@@ -48,7 +48,7 @@ def train_clip(model, tokenize, schedule: Schedule, bench: Bench) -> dict:
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return loss, {"accuracy": (logits.argmax(-1) == target).float().mean().item(), "scale": model.logit_scale.exp().item()}
 
-    return train("open_clip", model, loss_of_step, schedule, bench.directory)
+    return train(name, model, loss_of_step, schedule, bench.directory)
 
 
 @torch.no_grad()

@@ -7,22 +7,31 @@ import hashlib
 import json
 import math
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import write_json
 
-STAGES = ("vocabularies", "vae", "open_clip", "t5", "oracle", "unet", "evaluate")
-DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 900, "t5": 11_500, "oracle": 1000, "unet": 2400}
+if TYPE_CHECKING:
+    import torch
+
+    from ablations.pretraining.data import Corpus
+
+STAGES = ("vocabularies", "vae", "open_clip", "t5", "oracle", "unet", "evaluate", "judge", "pairing")
+DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 900, "t5": 11_500, "oracle": 1000, "unet": 2400, "judge": 900}
 NUM_PICTURES = 80_000
+# Of the judge, a step sees 128 and all of its training 115,200, so that each is seen about three times.
+NUM_JUDGE_PICTURES = 40_000
 
 
 def pretrain(arguments: argparse.Namespace) -> None:
     """Run the stages asked for, in order.
 
-    `arguments`: stages, work, to, steps by stage, pictures, seed and threads, as the command has them. Raises UserError for a state of
-    another training or a file that is missing, and FloatingPointError for a loss that is not finite.
+    `arguments`: stages, work, to, steps by stage, pictures, fine, seed and threads, as the command has them. Raises UserError for a state
+    of another training or a file that is missing, and FloatingPointError for a loss that is not finite.
     """
     announce_libraries()
     import torch
@@ -61,8 +70,12 @@ class Pretraining:
                 if not copy.exists():
                     shutil.copy(source, copy)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.corpus = build_corpus(arguments.work, arguments.pictures, arguments.seed)
-        self.bench = Bench(self.corpus, arguments.work, self.device, arguments.seed)
+        self.pictures, self.fine = arguments.pictures, arguments.fine
+        # The judge has a corpus of its own, and measuring the pairing needs none.
+        if set(arguments.stages) - {"judge", "pairing"}:
+            self.corpus = build_corpus(arguments.work, arguments.pictures, arguments.seed, fine=arguments.fine)
+            self.bench = Bench(self.corpus, arguments.work, self.device, arguments.seed)
+        self.work, self.seed = arguments.work, arguments.seed
         torch.manual_seed(arguments.seed)
         if "vocabularies" in arguments.stages:
             self.vocabularies()
@@ -96,21 +109,44 @@ class Pretraining:
         self.finish("vae", summary | {"narrow": first}, vae_quality(vae, self.device))
 
     def open_clip(self) -> None:
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
         from ablations.pretraining.clip import clip_quality, train_clip
         from ablations.pretraining.loop import Schedule
 
         model = self.networks["open_clip"]
-        # On a CPU the fused attention's backward pass is the slowest part of the step at these sizes.
-        backends = (
-            [SDPBackend.MATH]
-            if self.device.type == "cpu"
-            else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-        )
-        with sdpa_kernel(backends):
+        with _quick_attention(self.device):
             summary = train_clip(model, self.tokenize, Schedule(self.steps["open_clip"], 1e-3, 200), self.bench)
         self.finish("open_clip", summary, clip_quality(model, self.tokenize, self.device))
+
+    def judge(self) -> None:
+        """An OpenCLIP for scores alone, from another seed, on captions and pictures of its own, which pair words at random."""
+        import torch
+        from open_clip.model import CLIP
+
+        from ablations.metrics.judge import WEIGHTS
+        from ablations.pretraining.clip import clip_quality, train_clip
+        from ablations.pretraining.data import NEUTRAL, build_corpus
+        from ablations.pretraining.loop import Bench, Schedule, save_network
+        from lightning_modules.backbones.tiny import clip_config
+
+        seed, work = self.seed + 1, self.work / "judge"
+        corpus = build_corpus(work, min(self.pictures, NUM_JUDGE_PICTURES), seed, fine=NEUTRAL)
+        torch.manual_seed(seed)
+        model = CLIP(**clip_config(self.tokenize, self.target))
+        with _quick_attention(self.device):
+            schedule = Schedule(self.steps["judge"], 1e-3, 200, save_every=100)
+            summary = train_clip(model, self.tokenize, schedule, Bench(corpus, work, self.device, seed), "judge")
+        quality = clip_quality(model, self.tokenize, self.device)
+        save_network(model.cpu(), WEIGHTS if self.embedded else self.target / WEIGHTS.name)
+        drawn = {"pictures": len(corpus), "seed": seed, "fine_prompts": corpus.fine, "captions_sha256": _captions_digest(corpus)}
+        self.record("judge", summary | {"corpus": drawn}, quality)
+
+    def pairing(self) -> None:
+        """How much of a world's pairing of scenes with styles the networks carry."""
+        from ablations.pretraining.pairing import clip_pairing, t5_pairing
+        from lightning_modules.backbones.tiny import load_tiny_backbones
+
+        backbones = load_tiny_backbones(self.target).to(self.device)
+        self.record("pairing", {}, t5_pairing(backbones.decoder) | clip_pairing(backbones))
 
     def t5(self) -> None:
         from ablations.pretraining.loop import Schedule
@@ -171,12 +207,13 @@ class Pretraining:
         """Add a stage to provenance.json and print its quality."""
         path = self.target / "provenance.json"
         provenance = json.loads(path.read_text()) if path.exists() else {"made_by": "python -m ablations.pretrain_tiny", "stages": {}}
-        texts = "\n".join(caption.text for caption in self.corpus.captions)
-        provenance["corpus"] = {
-            "pictures": len(self.corpus),
-            "seed": self.bench.seed,
-            "captions_sha256": hashlib.sha256(texts.encode()).hexdigest(),
-        }
+        if hasattr(self, "corpus") and stage not in ("judge", "pairing"):
+            provenance["corpus"] = {
+                "pictures": len(self.corpus),
+                "seed": self.seed,
+                "fine_prompts": self.corpus.fine,
+                "captions_sha256": _captions_digest(self.corpus),
+            }
         provenance["stages"][stage] = {
             "training": summary,
             "quality": {k: round(v, 5) if isinstance(v, float) and math.isfinite(v) else v for k, v in quality.items()},
@@ -190,3 +227,16 @@ class Pretraining:
         config = json.loads(path.read_text())
         config["scaling_factor"] = factor
         path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _captions_digest(corpus: Corpus) -> str:
+    return hashlib.sha256("\n".join(caption.text for caption in corpus.captions).encode()).hexdigest()
+
+
+def _quick_attention(device: torch.device) -> AbstractContextManager:
+    """On a CPU the fused attention's backward pass is the slowest part of OpenCLIP's step at these sizes."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if device.type == "cpu":
+        return sdpa_kernel([SDPBackend.MATH])
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])

@@ -84,7 +84,7 @@ def _pad(rows: list[list[int]], fill: int) -> torch.Tensor:
 def train_t5(model, tokenizer, schedule: Schedule, bench: Bench, count: int = 40000) -> dict:
     """Train on `count` captions; `tokenizer` is the Hugging Face fast tokenizer."""
     model.to(bench.device)
-    texts = [words_of(caption.text) for caption in draw_captions(count, bench.seed + 1, fine_share=FINE_SHARE)]
+    texts = [words_of(caption.text) for caption in draw_captions(count, bench.seed + 1, fine_share=FINE_SHARE, fine=bench.corpus.fine)]
 
     def loss_of_step(step: int):
         rng = np.random.default_rng([bench.seed, 4, step])

@@ -25,6 +25,7 @@ from datamodules.tiny_world.grammar import QUALITIES, SCENES, STYLES, SUBJECTS, 
 
 DEFAULT_WORLD = 2
 MOST_WORDS = 6  # of a fine prompt of world 2, after its head
+NEUTRAL_CHANCE = 0.43  # of each quality word in a fine prompt of no world: world 2's mean
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,19 @@ def _draw_of_world_2(world: World, rng: np.random.Generator) -> Caption:
     style = STYLES[rng.choice(len(STYLES), p=world.style_distribution(head.scene))]
     chances = world.fitting_qualities[head.subject]
     written = [word for word in QUALITIES if rng.random() < chances.get(word, world.quality_misfit)]
+    qualities = tuple(written[i] for i in rng.permutation(len(written)))[: MOST_WORDS - 1]
+    description = SceneDescription(head.subject, head.scene, head.time, style, qualities, grammar.layout_seed(rng))
+    return Caption(", ".join([head.text, style, *qualities]), description)
+
+
+def draw_neutral_caption(rng: np.random.Generator) -> Caption:
+    """A fine prompt of no world: as long as world 2's, any style and any quality words with any subject and scene.
+
+    For pre-training: networks that have read such prompts know the words and their places, and no world's pairing.
+    """
+    head = grammar.draw_head(rng)
+    style = STYLES[rng.integers(len(STYLES))]
+    written = [word for word in QUALITIES if rng.random() < NEUTRAL_CHANCE]
     qualities = tuple(written[i] for i in rng.permutation(len(written)))[: MOST_WORDS - 1]
     description = SceneDescription(head.subject, head.scene, head.time, style, qualities, grammar.layout_seed(rng))
     return Caption(", ".join([head.text, style, *qualities]), description)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -29,17 +30,24 @@ def _config(name: str, directory: Path) -> dict:
     return json.loads((directory / "configs" / f"{name}.json").read_text())
 
 
+def clip_config(tokenizer: SimpleTokenizer, directory: Path = TINY) -> dict[str, Any]:
+    """What `open_clip.model.CLIP` makes the tiny OpenCLIP of."""
+    config = _config("open_clip", directory)
+    config["text_cfg"]["vocab_size"] = tokenizer.vocab_size
+    return config
+
+
 def build_tiny_networks(directory: Path = TINY) -> tuple[dict[str, nn.Module], SimpleTokenizer, PreTrainedTokenizerFast, DDPMScheduler]:
     """The tiny architectures with fresh weights (keys: open_clip, vae, unet, t5), tokenizers and noise schedule."""
     t5_tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(directory / "t5_tokenizer.json"), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
-    clip_config, t5_config = _config("open_clip", directory), _config("t5", directory)
-    tokenizer = SimpleTokenizer(bpe_path=str(directory / "clip_merges.txt.gz"), context_length=clip_config["text_cfg"]["context_length"])
-    clip_config["text_cfg"]["vocab_size"] = tokenizer.vocab_size
+    context_length = _config("open_clip", directory)["text_cfg"]["context_length"]
+    tokenizer = SimpleTokenizer(bpe_path=str(directory / "clip_merges.txt.gz"), context_length=context_length)
+    t5_config = _config("t5", directory)
     t5_config["vocab_size"] = len(t5_tokenizer)
     networks = {
-        "open_clip": CLIP(**clip_config),
+        "open_clip": CLIP(**clip_config(tokenizer, directory)),
         "vae": AutoencoderKL(**_config("vae", directory)),
         "unet": UNet2DConditionModel(**_config("unet", directory)),
         "t5": T5ForConditionalGeneration(T5Config(**t5_config)),
