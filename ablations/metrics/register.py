@@ -15,7 +15,7 @@ from ablations.runtime.errors import UserError
 from ablations.runtime.open_table import OpenTable
 
 # Modules that register nothing; two of them import heavy libraries.
-_WITHOUT_METRICS = {"__main__", "base", "listing", "weights", "fidelity", "word_oracle", "judge"}
+_WITHOUT_METRICS = {"__main__", "base", "listing", "weights", "fidelity", "word_oracle", "judge", "added_words", "references", "style_text"}
 
 
 # Names that stand for several: what the paper's tables show, by pyiqa.
