@@ -120,7 +120,7 @@ def _run(work: Work, shared: Shared) -> dict:
     stores = shared.stores(work.config, loaded.backbones)
     drawings = refine(work, loaded.module, loaded.at_step_0, loaded.prompts)
     images_NHWC = draw(work, loaded.module, drawings, stores.pictures)
-    scorer = scorer_for(work, loaded.backbones, stores.scores, further)
+    scorer = scorer_for(work, loaded.module, stores.scores, further)
     scores = score(work, scorer, loaded.prompts, drawings, images_NHWC)
     return leave_behind(work, trained, Evaluated(drawings, images_NHWC, scores, stores.reused))
 

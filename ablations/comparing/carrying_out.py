@@ -17,6 +17,7 @@ from ablations.cell.loading.data import build_data
 from ablations.cell.loading.device import device_of
 from ablations.cell.loading.module import build_module
 from ablations.cell.refining.keys import prompt_seed
+from ablations.cell.scoring.fitting import fitting_for
 from ablations.cell.scoring.further import further_metrics
 from ablations.cell.scoring.scorer import Scorer, sentences_for
 from ablations.cell.shared import Shared
@@ -173,7 +174,8 @@ class _CarryingOut:
         reused = f", {stores.reused['pictures']} different ones of them drawn before" if stores.reused["pictures"] else ""
         self.console.say(f"{label}: {len(images)} pictures{reused}")
         check = lambda: self.stop.check("scoring")  # noqa: E731
-        scorer = Scorer(self.backbones, stores.scores, self.further, self.sentences, check=check)
+        suits = fitting_for(comparison.config)
+        scorer = Scorer(self.backbones, stores.scores, self.further, self.sentences, check=check, fitting=suits)
         shown: dict[tuple[str, int], np.ndarray] = {}
         start = 0
         units = list(zip(group, parts, strict=True))

@@ -1,6 +1,7 @@
 """The tiny world's fidelity oracle: how close a picture is to the high-quality render of its scene.
 
-It looks at pixels only and knows no prompt: the scene comes from the renderer's truth, not from anybody's words. It was
+It looks at pixels and is not told what prompt they were drawn from. But the scene that it compares them with has the fine prompt's style
+and quality words: it measures closeness to a hidden target, and another style that suits the scene as well counts as far from it. It was
 fixed before any backbone was trained; a test holds its values on reference pictures in place.
 """
 

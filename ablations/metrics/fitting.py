@@ -1,8 +1,8 @@
 """The register's entries for what suits: whether written and drawn words are among those that fit scene and subject in the tiny world.
 
-`style_text`, `added_words` and `words_fitting` compute them, without the fine prompt of the moment: several styles suit a scene, and whichever of
-them is written is right. The exact ones (`EXACT`) are properties of the refiner, without a sampling error: the probability of each of the
-six styles right after a prompt's head and a comma, a product over the style's tokens, renormalised over the six.
+`style_text`, `added_words` and the scoring stage compute them, without the fine prompt of the moment: several styles suit a scene, and
+whichever of them is written is right. The exact ones (`EXACT`) are properties of the refiner, without a sampling error: the probability
+of each of the six styles right after a prompt's head and a comma, a product over the style's tokens, renormalised over the six.
 `ablations.metrics.references` has the lines to read them against.
 """
 
@@ -27,7 +27,7 @@ EXACT = (
     _fitting(
         "style_kl",
         "Style: KL from the truth",
-        "bits: Kullback-Leibler divergence of the refiner's probabilities of the six styles after the prompt's head from those of the world; "
+        "bits: Kullback-Leibler divergence of the refiner's probabilities of the six styles after the prompt's head from the world's; "
         "0 = it writes styles as often as they suit",
         per="candidates",
         higher_is_better=False,
@@ -145,7 +145,8 @@ QUALITY_PRECISION = _fitting(
 ST_LPIPS_FITTING = _fitting(
     "st_lpips_fitting",
     "ST-LPIPS among fitting candidates",
-    "mean perceptual distance between those candidates of a prompt whose style suits: diversity at equal quality; no value for fewer than two",
+    "mean perceptual distance between those candidates of a prompt whose style suits: diversity at equal quality; "
+    "no value for fewer than two",
     per="candidates",
     range=(0.0, UNBOUNDED),
     needs=("images", "scene"),

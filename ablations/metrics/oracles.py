@@ -51,9 +51,9 @@ def _oracle(name: str, title: str, note: str, needs: tuple[str, ...] = ("images"
 FIDELITY = _oracle(
     "fidelity",
     "Fidelity",
-    "mean of closeness, sharpness and cleanness",
+    "mean of closeness, sharpness and cleanness; the render has the fine prompt's style and quality words: closeness to a hidden target",
     shown=True,
-    table_note="0 to 1: closeness to the high-quality render of the scene, sharpness and cleanness",
+    table_note="0 to 1: closeness to a hidden target, the scene rendered with the fine prompt's words, sharpness and cleanness",
     order=10,
 )
 # Parts of fidelity, which tables need not show beside it.

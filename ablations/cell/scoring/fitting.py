@@ -40,7 +40,7 @@ def fitting_for(config: Config, module: PromptRefinerModule | None = None) -> Fi
     return Fitting(world(config.data.world), module) if config.data.source == "tiny" else None
 
 
-def text_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing]) -> list[Score]:
+def fitting_text_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing]) -> list[Score]:
     """Of every text that adds something, and of every set of candidates; of the refiner's probabilities after every head."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
     added: list[tuple[Drawing, AddedWords, AddedWords]] = []
@@ -86,7 +86,7 @@ def _exact(fitting: Fitting, prompts: Sequence[EvalPrompt]) -> list[Score]:
     ]
 
 
-def picture_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], pictures: Pictures, store: ScoreStore) -> list[Score]:
+def fitting_picture_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], pictures: Pictures, store: ScoreStore) -> list[Score]:
     """Of every picture, and of every set of candidates, by the words that are seen."""
     if not len(pictures.images):
         return []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ablations.cell.scoring.fitting import fitting_for
 from ablations.cell.scoring.further import FurtherMetrics, further_metrics
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.cell.scoring.scorer import CellScores, Scorer, sentences_for
@@ -14,6 +15,7 @@ from ablations.metrics.base import NOT_AVAILABLE
 from ablations.results.prompts_and_scores import Drawing, write_scores
 from datamodules.records import EvalPrompt
 from lightning_modules.backbones.backbones import Backbones
+from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
 def require_metrics(work: Work) -> FurtherMetrics | None:
@@ -35,10 +37,11 @@ def require_sentences(work: Work, backbones: Backbones) -> None:
         work.console.say(f"metric sentence_similarity: {NOT_AVAILABLE}: {problem}")
 
 
-def scorer_for(work: Work, backbones: Backbones, known: ScoreStore, further: FurtherMetrics | None) -> Scorer:
-    """What scores the cell's pictures, and stops where the work does. What is `known` of a picture is not computed again."""
-    sentences = sentences_for(work.config, backbones)
-    return Scorer(backbones, known, further, sentences, work.console.say, lambda: work.stop.check("scoring"))
+def scorer_for(work: Work, module: PromptRefinerModule, known: ScoreStore, further: FurtherMetrics | None) -> Scorer:
+    """What scores the cell's texts and pictures, and stops where the work does. What is `known` of a picture is not computed again."""
+    sentences = sentences_for(work.config, module.backbones)
+    check, suits = (lambda: work.stop.check("scoring")), fitting_for(work.config, module)
+    return Scorer(module.backbones, known, further, sentences, work.console.say, check, suits)
 
 
 def score(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images_NHWC: np.ndarray) -> CellScores:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ablations.cell.scoring.candidates import diversity_scores
+from ablations.cell.scoring.fitting import Fitting, fitting_picture_scores, fitting_text_scores
 from ablations.cell.scoring.further import FurtherMetrics, further_scores
 from ablations.cell.scoring.joint_space import JointSpace
 from ablations.cell.scoring.pictures import Pictures
@@ -42,7 +43,8 @@ class Scorer:
     """Scores pictures by the metrics of every cell and by `further` ones.
 
     What `store` knows of a picture is not computed again; equal pictures have equal scores in any case. `sentences` embed texts, by
-    default with the original text encoder. `say` hears what is being scored, `check()` may raise between metrics to stop.
+    default with the original text encoder. `say` hears what is being scored, `check()` may raise between metrics to stop. `fitting` says
+    what suits the prompts, where that is known.
     """
 
     backbones: Backbones
@@ -51,6 +53,7 @@ class Scorer:
     sentences: faithfulness.Sentences = field(default_factory=faithfulness.Sentences)
     say: Callable[[str], None] = lambda line: None
     check: Callable[[], None] = lambda: None
+    fitting: Fitting | None = None
 
     def score(self, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images: np.ndarray) -> CellScores:
         """Score every picture, uint8 (len(drawings), H, W, 3), and every set of candidates for its diversity.
@@ -71,12 +74,18 @@ class Scorer:
             values[name] = self._remember(name, pictures, metric)[:, 0]
             self.check()
         # The tiny world's oracles know its pictures at its own size only.
-        if images.shape[1:3] == (IMAGE_SIZE, IMAGE_SIZE) and all(prompt.scene is not None for prompt in prompts):
+        has_oracle = images.shape[1:3] == (IMAGE_SIZE, IMAGE_SIZE) and all(prompt.scene is not None for prompt in prompts)
+        if has_oracle:
             values |= oracle_scores(prompts, pictures, self.store)
         scores = _by_picture(drawings, values)
         self.check()
         scores += diversity_scores(pictures, embeddings, self.store)
         scores += _by_picture(drawings, self._text_scores(drawings, embedded))
+        if self.fitting is not None and has_oracle:
+            scores += fitting_picture_scores(self.fitting, prompts, pictures, self.store)
+        if self.fitting is not None:
+            scores += fitting_text_scores(self.fitting, prompts, drawings)
+            self.check()
         unavailable: dict[str, str] = {}
         if self.further is not None:
             device = str(self.backbones.text_to_image.device)
