@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -56,6 +56,9 @@ _OVERSAMPLING = 2
 # Formats that Pillow knows by name and does not decode, besides its stubs.
 _NOT_DECODED = frozenset({"MPEG"})
 _LIMIT_LIFTED = threading.RLock()
+
+
+Transform = Callable[[Image.Image], Image.Image]
 
 
 class UnfitPictureError(ValueError):
@@ -130,13 +133,13 @@ class _Loaded:
     orientation: int
     was_turned: bool
     is_large: bool
-    transform: Any
+    transform: Transform | None
     profile_unused: bool
 
     def finished(self, part: Image.Image) -> Image.Image:
         """The picture or a part of it in 8-bit sRGB, on the ground."""
         colours, alpha = _colours_and_alpha(part, self.packing)
-        colours = ImageCms.applyTransform(colours, self.transform) if self.transform is not None else colours.convert("RGB")  # type: ignore[assignment]
+        colours = self.transform(colours) if self.transform is not None else colours.convert("RGB")
         if alpha is None or alpha.getextrema()[0] == 255:
             return colours
         ground = Image.new("RGB", colours.size, GROUND)
@@ -333,7 +336,7 @@ def _scaled(picture: Image.Image, packing: _Packing) -> Image.Image:
     return Image.fromarray((unit * 255).round().clip(0, 255).astype(np.uint8))
 
 
-def _transform_of(picture: Image.Image) -> tuple[Any, bool]:
+def _transform_of(picture: Image.Image) -> tuple[Transform | None, bool]:
     """The transform that brings the picture's colours to sRGB, None where none is needed; and whether its profile is of no use."""
     profile = picture.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
@@ -352,15 +355,22 @@ _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 
 
 @lru_cache(maxsize=64)
-def _transform(profile: bytes, mode: str) -> Any:
+def _transform(profile: bytes, mode: str) -> Transform | None:
     """From `mode` (L, RGB, CMYK) in a profile's space to sRGB; None for one that changes nothing, as sRGB's own. Raises PyCMSError."""
     opened = ImageCms.ImageCmsProfile(BytesIO(profile))
     if _SPACES.get(opened.profile.xcolor_space.strip()) != mode:
         raise UnfitPictureError("the profile is of another colour space than the picture")
-    transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+    # The library's own shortcut for grey is off by several steps in the dark: each of the 256 greys is computed without it.
+    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.HIGHRESPRECALC
+    exact = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
     samples = _all_samples(mode)
-    change = np.asarray(ImageCms.applyTransform(samples, transform), dtype=int) - np.asarray(samples.convert("RGB"), dtype=int)
-    return transform if mode == "CMYK" or abs(change).max() > 1 else None
+    shown = np.asarray(ImageCms.applyTransform(samples, exact))
+    if mode != "CMYK" and np.abs(shown.astype(int) - np.asarray(samples.convert("RGB"), dtype=int)).max() <= 1:
+        return None
+    if mode == "L":
+        tables = [shown[0, :, channel].tolist() for channel in range(3)]
+        return lambda picture: Image.merge("RGB", [picture.point(table) for table in tables])
+    return lambda picture: ImageCms.applyTransform(picture, exact)  # type: ignore[return-value]
 
 
 def _all_samples(mode: str) -> Image.Image:

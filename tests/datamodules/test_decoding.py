@@ -172,6 +172,9 @@ def test_profiles_are_applied_before_transparency_and_to_palettes_greys_and_cmyk
     assert_shows(encoded(Image.fromarray(quarters(GREYS)), "PNG", icc_profile=grey_profile(1.0)), greys, 3)
     both = on_white(np.repeat(greys[:, None], 3, 1), ALPHA)
     assert_shows(encoded(grey_with_alpha(), "PNG", icc_profile=grey_profile(1.0)), both, 3)
+    dark = np.array([1, 2, 5, 8], dtype=np.uint8)
+    in_the_dark = encoded(Image.fromarray(quarters(dark)), "PNG", icc_profile=grey_profile(1.0))
+    assert_shows(in_the_dark, shown_by_grey_profile(dark, 1.0))
     deep = Image.fromarray(quarters(GREYS.astype(np.uint16) * 257))
     assert_shows(encoded(deep, "PNG", icc_profile=grey_profile(1.0)), greys, 3)
     corners = np.random.default_rng(0).integers(40, 216, (16, 3)) * np.array([1, 0] * 8)[:, None]  # with black ink it is black

@@ -89,8 +89,7 @@ def random_picture(seed: int) -> RandomPicture:
         options["icc_profile"] = grey_profile(gamma) if grey else rgb_profile(DISPLAY_P3 if rng.random() < 0.5 else SRGB, gamma)
         colorants = DISPLAY_P3 if options["icc_profile"] == rgb_profile(DISPLAY_P3, gamma) else SRGB
         colours = shown_by_grey_profile(colours, gamma) if grey else shown_by_rgb_profile(colours, colorants, gamma)
-        # A gamma of 1 makes many steps of one in the dark.
-        tolerance = max(4.0, tolerance * (3 if format_ in LOSSY else 1))
+        tolerance = max(2.0, tolerance * (3 if format_ in LOSSY else 1))
         parts.append(f"profile of gamma {gamma:g}")
         if format_ in LOSSY and gamma == 1.0:
             return random_picture(seed + 1_000_000)  # the loss in the dark is no error of the decoder
