@@ -160,9 +160,7 @@ def _decoded(content: bytes) -> str:
 
 def _utf16_without_mark(content: bytes) -> str | None:
     """UTF-16 as some programs write it, told by the zero bytes of every second place."""
-    head = content[:400]
-    if len(head) < 8 or len(head) % 2:
-        head = head[: len(head) // 2 * 2]
+    head = content[:64]
     for encoding, zeros, letters in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
         if zeros and zeros.count(0) > 0.8 * len(zeros) and letters.count(0) == 0:
             return encoding

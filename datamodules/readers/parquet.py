@@ -39,7 +39,7 @@ def read_parquet(source: Source) -> ReadTable:
             for of_pictures, groups in groupby(range(len(further)), further.__getitem__):
                 for batch in reader.iter_batches(ROWS_AT_ONCE, row_groups=list(groups), columns=[*plan.text_columns, *of_pictures]):
                     add_rows(collected, batch, plan)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, SystemError) as error:
             raise ValueError(f"data.source: {file} cannot be read as parquet ({short(error)}): fetch it again, or remove it") from error
     return collected.table("parquet", columns)
 

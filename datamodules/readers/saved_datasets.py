@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from datamodules.readers.arrow import ROWS_AT_ONCE, ArrowPlan, add_rows, short
 from datamodules.readers.collecting import Collector
@@ -24,20 +25,32 @@ def read_saved_datasets(source: Source) -> ReadTable:
     import pyarrow as pa
 
     root, collected = source.path, Collector(source)
-    splits = root / "dataset_dict.json"
     try:
-        folders = [root / split for split in json.loads(splits.read_bytes())["splits"]] if splits.is_file() else [root]
-        tables = {folder: open_saved(folder).data.table for folder in folders}
-        if not tables:
-            raise ValueError("it has no splits")
+        tables = _tables(root)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"data.source: {root} cannot be read as a saved data set ({short(error)}): save it again") from error
+        raise _unreadable(root, error) from error
     for folder, table in tables.items():
         plan = ArrowPlan(folder, table.schema, collected.finder(folder / "table", root))
         columns = plan.columns
-        for batch in table.select([*plan.text_columns, *([columns.image] if plan.may_name_files else [])]).to_batches(ROWS_AT_ONCE):
-            add_rows(collected, batch, plan)
+        try:
+            for batch in table.select([*plan.text_columns, *([columns.image] if plan.may_name_files else [])]).to_batches(ROWS_AT_ONCE):
+                add_rows(collected, batch, plan)
+        except (pa.ArrowException, OSError, SystemError) as error:  # the last for lengths that cannot be
+            raise _unreadable(folder, error) from error
     return collected.table("datasets folder", columns)
+
+
+def _tables(root: Path) -> dict[Path, Any]:
+    """The Arrow table of each split by its folder, memory-mapped."""
+    splits = root / "dataset_dict.json"
+    folders = [root / split for split in json.loads(splits.read_bytes())["splits"]] if splits.is_file() else [root]
+    if not folders:
+        raise ValueError("it has no splits")
+    return {folder: open_saved(folder).data.table for folder in folders}
+
+
+def _unreadable(folder: Path, error: Exception) -> ValueError:
+    return ValueError(f"data.source: {folder} cannot be read as a saved data set ({short(error)}): save it again")
 
 
 register(
