@@ -49,7 +49,7 @@ def measure_folder(folder: Path, contrasts: Sequence[Contrast]) -> ComponentsFil
         found += _of_conditions(arms, contrast)
     if not found:
         raise UserError(f"the cells in {folder} have scores of none of the claims' endpoints: run them again with this version")
-    origin = origin_of(folder, arms.all_cells, arms.seeds, arms.num_prompts)
+    origin = origin_of(folder, arms.all_cells, arms.seeds)
     return ComponentsFile(origin, tuple(found), costs_of_cells([cell.folder for cell in arms.all_cells]))
 
 

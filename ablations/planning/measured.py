@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ablations.planning.contrasts import Contrast
+from ablations.reporting.collect import FinishedCell
 from ablations.reporting.pooling import Components
 from ablations.results.registration import now
 from ablations.runtime.errors import UserError, one_line
@@ -54,7 +55,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where components were measured. `where` is a word for it (the folder's name, no path)."""
+    """Where components were measured. `where` is a word for it (the folder's name, no path); prompts of equal text are counted each."""
 
     where: str
     made: str
@@ -64,6 +65,7 @@ class Origin:
     code_revision: str
     seeds: tuple[int, ...]
     num_prompts: int
+    num_text_prompts: int
     arms: tuple[str, ...]
 
     @property
@@ -87,6 +89,11 @@ class ComponentsFile:
     origin: Origin
     measured: tuple[Measured, ...]
     costs: Mapping[str, Any]
+
+    def distinct(self, measured: Measured, num_prompts: int) -> int:
+        """How many of so many prompts have a text of their own, at the share that was measured: prompts of equal text are one unit."""
+        asked = self.origin.num_text_prompts if measured.of_texts else self.origin.num_prompts
+        return max(2, round(num_prompts * min(1.0, measured.num_prompts / max(1, asked))))
 
     def of(self, contrast: Contrast) -> Found | None:
         """The components of a comparison: the row's own where it spreads otherwise, else those of every arm. None where none fit."""
@@ -126,14 +133,20 @@ def read_components(path: Path = SHIPPED) -> ComponentsFile:
         raise UserError(f"{path} holds no variance components ({one_line(error)}): --power --from DIR --keep FILE writes them") from error
 
 
-def origin_of(folder: Path, cells: Sequence[Any], seeds: Sequence[int], num_prompts: int) -> Origin:
+def origin_of(folder: Path, cells: Sequence[FinishedCell], seeds: Sequence[int]) -> Origin:
     """Of the finished cells of a folder."""
     first = cells[0]
-    revisions = sorted({cell.code_revision for cell in cells})
-    arms = tuple(sorted({cell.arm for cell in cells}))
-    revision = ", ".join(revisions)
     return Origin(
-        folder.resolve().name, now(), first.profile, first.data_digest, first.weights_digest, revision, tuple(seeds), num_prompts, arms
+        where=folder.resolve().name,
+        made=now(),
+        profile=first.profile,
+        data=first.data_digest,
+        weights=first.weights_digest,
+        code_revision=", ".join(sorted({cell.code_revision for cell in cells})),
+        seeds=tuple(seeds),
+        num_prompts=int(first.settings["eval.num_prompts"]),
+        num_text_prompts=int(max(first.settings.get("eval.text_prompts", 0), first.settings["eval.num_prompts"])),
+        arms=tuple(sorted({cell.arm for cell in cells})),
     )
 
 

@@ -108,8 +108,9 @@ class Power:
     def sizes(self, contrast: Contrast, design: Design, found: Found) -> Sizes:
         """What a contrast is judged on in a design."""
         m = found.measured
-        prompts = self.plan.text_prompts if m.of_texts else design.prompts
-        return Sizes(design.seeds, prompts, design.candidates if m.num_candidates else 1, self._pooled(contrast, found))
+        prompts = max(self.plan.text_prompts, design.prompts) if m.of_texts else design.prompts
+        candidates = design.candidates if m.num_candidates else 1
+        return Sizes(design.seeds, self.components.distinct(m, prompts), candidates, self._pooled(contrast, found))
 
     def _pooled(self, contrast: Contrast, found: Found) -> int | None:
         """Arms of one spread are pooled, with those of the contrast's table in this sweep that spread alike."""

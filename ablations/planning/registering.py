@@ -15,6 +15,9 @@ from ablations.runtime.errors import UserError
 from ablations.sweeping.cells import Grid
 from ablations.sweeping.sweep_file import SweepFile, digest_of
 
+# Seeds from here on are for pilots, whose variances are looked at before anything is registered.
+PILOT_SEEDS = 1000
+
 
 def refuse_late(cells: Grid, path: Path) -> None:
     """Raises UserError where a cell of the sweep has begun already, or the file exists: both would make it no registration."""
@@ -38,6 +41,8 @@ def planned_of(sweep: SweepFile, cells: Grid, design_text_prompts: int) -> Plann
     seeds = sorted(set.union(*seeds_of.values()))
     if uneven := next((label for label, own in seeds_of.items() if len(own) < len(seeds)), None):
         raise UserError(f"{sweep.path}: {uneven} lacks a seed that other arms have; every arm must run at every seed to be registered")
+    if pilots := [seed for seed in seeds if seed >= PILOT_SEEDS]:
+        raise UserError(f"{sweep.path}: seed {pilots[0]} is a pilot's: seeds of {PILOT_SEEDS} and above judge no claim")
     e = cells.example.eval
     file_digest = hashlib.sha256(sweep.path.read_bytes()).hexdigest()[:16]
     cells_digest = digest_of(sweep, sweep.run_cap)

@@ -144,6 +144,8 @@ def test_what_has_begun_cannot_be_registered(registered, tmp_path, capsys):
     write_cell(tmp_path, {"use_mse": False}, 1, pictures=False)
     late = [LOSSES, "seed=0,1,2", "eval.num_prompts=8", f"output_dir={tmp_path}", "--register", tmp_path / "late.json"]
     assert "1 cells of the sweep have begun" in refused(capsys, plan, *late)
+    pilots = [LOSSES, "seed=0,1000", f"output_dir={tmp_path / 'new'}", "--no-probe", "--register", tmp_path / "late.json"]
+    assert "seed 1000 is a pilot's" in refused(capsys, plan, *pilots)
     assert not (tmp_path / "late.json").exists()
 
 
