@@ -161,6 +161,17 @@ def number(least: float | None = None, above: float | None = None) -> Callable[[
     return read
 
 
+def shares(text: str) -> tuple[float, ...]:
+    """An argparse type: numbers above 0 and at most 1 with commas between them, each once, in order."""
+    try:
+        found = tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: write numbers with commas between them, as in 0.5,0.8,1") from error
+    if not all(0 < value <= 1 for value in found):
+        raise argparse.ArgumentTypeError(f"{text!r}: each must be above 0 and at most 1")
+    return found
+
+
 def whole_numbers(what: str, example: str, most: int) -> Callable[[str], tuple[int, ...]]:
     """An argparse type: integers from 0 to `most` with commas between them, each once, in order."""
 
