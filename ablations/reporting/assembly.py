@@ -1,4 +1,4 @@
-"""The whole report as data: for every section its verdicts, tables and grids, and what stands in none of them."""
+"""The whole report as data: for every section its verdicts, tables, checks and grids, and what stands in none of them."""
 
 from __future__ import annotations
 
@@ -7,30 +7,40 @@ from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations.reporting.checks import CheckTable, check_tables
+from ablations.reporting.claim_lines import claim_lines
+from ablations.reporting.claims_plot import ClaimLine
 from ablations.reporting.collect import Collection, Section, collect
-from ablations.reporting.evidence import Plan
 from ablations.reporting.gathering import plan_of
+from ablations.reporting.plain_words import Said, in_plain_words
+from ablations.reporting.registered import Registered, registered
+from ablations.reporting.sensitivity import Sensitivity, families_of_readings, sensitivities
 from ablations.reporting.tables import CONDITIONS_ID, ReportTable, tables_of
 from ablations.reporting.verdicts import Verdict, verdicts_of
-from ablations.results.registration import registration_of
+from ablations.results.registration import Registration, read_registration, registration_of
 from ablations.runtime.errors import one_line
 
 STATISTICS_NOTE = (
-    "Differences are row minus reference, paired by seed and prompt; candidates are averaged, and prompts with equal text are one unit. "
-    "Intervals are 95% t intervals for new seeds and new prompts, from a crossed seed x prompt variance model. "
-    "p-values are Holm-corrected for the rows of a table; * marks p < 0.05. N = seeds x distinct prompts x candidates. "
-    "Below 3 seeds there is no interval; 5 seeds are recommended for a headline table."
+    "Differences are row minus reference, paired by seed and prompt, over the candidates that both have; prompts with equal text are one "
+    "unit. Intervals are 95% t intervals from a crossed seed x prompt variance model, with the spread that a table's arms share where they "
+    "share it. They cover new seeds (training, written tokens and image noise in one) and new prompts; they hold fixed the training "
+    "records, the backbones and everything that a table holds fixed. p-values beside figures are Holm-corrected for the rows of a table; "
+    "* marks p < 0.05. Verdicts have p-values of their own. N = seeds x distinct prompts x candidates. Below 3 seeds there is no "
+    "interval; 5 seeds are recommended for a headline table."
 )
 
 
 @dataclass(frozen=True)
 class SectionReport:
-    """What is said of a section. `in_no_table` names the arms that no table compares with another."""
+    """What is said of a section. `verdicts` are those of the tables that are shown, `readings` those of all readings of the method that
+    were tried. `in_no_table` names the arms that no table compares with another."""
 
     section: Section
     tables: tuple[ReportTable, ...]
     verdicts: tuple[Verdict, ...]
     in_no_table: tuple[str, ...]
+    checks: tuple[CheckTable, ...] = ()
+    readings: tuple[Sensitivity, ...] = ()
 
     @property
     def title(self) -> str:
@@ -49,6 +59,16 @@ class SectionReport:
         shown = ", ".join(map(str, seeds[:12])) + (", ..." if len(seeds) > 12 else "")
         digests = f"data {self.section.data_digest[:8]}, weights {self.section.weights_digest[:8]}"
         return f"{_count(cells, 'finished cell')}: {_count(arms, 'arm')}, {'seed' if len(seeds) == 1 else 'seeds'} {shown}; {digests}"
+
+    @property
+    def lines(self) -> list[ClaimLine]:
+        """The lines of the picture that the section opens with."""
+        return claim_lines(self.verdicts)
+
+    @property
+    def said(self) -> list[Said]:
+        """Every claim in a sentence."""
+        return in_plain_words(self.verdicts)
 
     @property
     def seconds_by_stage(self) -> list[tuple[str, float, float]]:
@@ -71,11 +91,12 @@ class ForecastPart:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the files say."""
+    """Everything that the files say. `registered` is None where nothing was registered."""
 
     collection: Collection
     sections: tuple[SectionReport, ...]
     forecasts: tuple[ForecastPart, ...]
+    registered: Registered | None = None
 
     @property
     def verdicts(self) -> list[tuple[SectionReport, Verdict]]:
@@ -86,14 +107,19 @@ def _count(items: Sized, word: str) -> str:
     return f"{len(items)} {word}{'s' if len(items) != 1 else ''}"
 
 
-def assemble(output_dir: Path) -> Report:
-    """Read an output folder and compute every table and verdict. Raises UserError where there is nothing to report."""
+def assemble(output_dir: Path, registration: Path | None = None) -> Report:
+    """Read an output folder and compute every table and verdict.
+
+    `registration`: the file to hold it against; OUTPUT_DIR/registration.json where there is one and none is given. Raises UserError where
+    there is nothing to report, and for a registration that cannot be read.
+    """
     collection = collect(output_dir)
+    plan = read_registration(registration) if registration else registration_of(output_dir)
     forecasts, warnings = _forecasts(output_dir)
     collection = dataclasses.replace(collection, warnings=(*collection.warnings, *warnings))
-    registration = registration_of(output_dir)
-    sections = tuple(_section_report(section, plan_of(registration, section)) for section in collection.sections)
-    return Report(collection, sections, tuple(forecasts))
+    sections = tuple(_section_report(section, plan) for section in collection.sections)
+    verdicts = [verdict for section in sections if plan_of(plan, section.section) for verdict in section.verdicts]
+    return Report(collection, sections, tuple(forecasts), registered(plan, output_dir, verdicts) if plan else None)
 
 
 def _forecasts(output_dir: Path) -> tuple[list[ForecastPart], list[str]]:
@@ -115,11 +141,17 @@ def _forecasts(output_dir: Path) -> tuple[list[ForecastPart], list[str]]:
     return found, warnings
 
 
-def _section_report(section: Section, plan: Plan | None = None) -> SectionReport:
+def _section_report(section: Section, registration: Registration | None) -> SectionReport:
     tables = tables_of(section)
     compared = {row.arm for table in tables for row in table.rows if table.layout != CONDITIONS_ID or len(tables) == 1}
     alone = tuple(sorted({cell.arm for cell in section.cells} - compared))
-    return SectionReport(section, tuple(tables), tuple(verdicts_of(section, plan)), alone)
+    verdicts = verdicts_of(section, plan_of(registration, section))
+    readings = families_of_readings(section)
+    # Where many readings were tried, one of them is shown in full; the others have their verdicts, side by side.
+    shown = [table for table in tables if not readings.hides(table.layout, table.family)]
+    judged = [verdict for verdict in verdicts if not readings.hides(verdict.claim.table, verdict.family)]
+    tried = sensitivities(verdicts, readings.settings)
+    return SectionReport(section, tuple(shown), tuple(judged), alone, tuple(check_tables(section, verdicts)), tuple(tried))
 
 
 def all_tables(report: Report) -> Sequence[ReportTable]:

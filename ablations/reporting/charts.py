@@ -32,6 +32,7 @@ STYLE = """
 .chart .open{stroke:var(--soft);fill:none;stroke-width:2}
 .chart .better{stroke:var(--better);fill:var(--better);stroke-width:2}
 .chart .worse{stroke:var(--worse);fill:var(--worse);stroke-width:2}
+.chart .seed{fill:var(--soft);opacity:.5}
 .chart .line{stroke:var(--accent);fill:none;stroke-width:2}
 .chart .mean{stroke:var(--accent);fill:var(--accent);stroke-width:2}
 """
@@ -43,7 +44,7 @@ def forest(table: ReportTable, column: Column) -> tuple[str, int] | None:
     rows = [(row, entry) for row, entry in rows if entry.difference_mean is not None]
     if not rows:
         return None
-    ends = [end for _, entry in rows for end in _ends(entry)]
+    ends = [end for _, entry in rows for end in (*_ends(entry), *entry.differences_by_seed)]
     ticks = _ticks(min(ends, default=0.0), max(ends, default=0.0), must_have=0.0)
     x = _scale(ticks, _LEFT, _RIGHT)
     top, bottom = 46, 46 + _ROW * len(rows)
@@ -68,6 +69,7 @@ def _forest_row(row: Row, entry: Entry, column: Column, x, y: float) -> list[str
     if entry.difference:
         low, high = x(entry.difference.low), x(entry.difference.high)
         parts.append(f'<line class="{kind}" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>')
+    parts += [f'<circle class="seed" cx="{x(value):.1f}" cy="{middle + 7}" r="1.8"/>' for value in entry.differences_by_seed]
     centre = x(entry.difference_mean)
     if entry.difference:
         parts.append(f'<circle class="{kind}" cx="{centre:.1f}" cy="{middle}" r="4"/>')
@@ -81,18 +83,19 @@ def curve(table: ReportTable, column: Column) -> tuple[str, int] | None:
     points = [(float(row.key), row, row.entries[column.key]) for row in table.rows if column.key in row.entries]
     if len(points) < 2:
         return None
-    ends = [end for *_, entry in points for end in (entry.interval or (entry.mean, entry.mean))]
+    ends = [end for *_, entry in points for end in (*(entry.interval or (entry.mean, entry.mean)), *entry.by_seed)]
     ticks = _ticks(min(ends), max(ends))
     lengths = [length for length, *_ in points]
     top, bottom, left = 46, 190, 50
     y = _scale(ticks, bottom, top)
     x = _scale((min(lengths), max(lengths)), left + 12, _RIGHT - 6)
-    parts = [_text(_LEFT, 16, column.heading, "title"), _text(_LEFT, 32, "mean and its 95% interval, by prompt_len", "soft")]
+    parts = [_text(_LEFT, 16, column.heading, "title"), _text(_LEFT, 32, "mean, its 95% interval and single seeds, by prompt_len", "soft")]
     for tick in ticks:
         parts.append(f'<line class="rule" x1="{left}" x2="{_RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(_text(left - 6, y(tick) + 4, figure(tick, _tick_digits(ticks)), "soft", "end"))
     parts.append('<path class="line" d="M' + "L".join(f"{x(length):.1f} {y(entry.mean):.1f}" for length, _, entry in points) + '"/>')
     for length, row, entry in points:
+        parts += [f'<circle class="seed" cx="{x(length) + 5:.1f}" cy="{y(value):.1f}" r="1.8"/>' for value in entry.by_seed]
         words = f"{row.label}: {figure(entry.mean, column.digits)}"
         if entry.interval:
             low, high = entry.interval

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ablations.reporting.assay import FAILED, NOT_CHECKED, PASSED, Outcome
 from ablations.reporting.collect import FinishedCell, Section
+from ablations.reporting.formats import figure
+from ablations.reporting.judging import Verdict
 from ablations.reporting.layouts import AFE, LOSSES, Family, families
-from lightning_modules.terms import all_terms
 
 IDENTICAL, IDENTICAL_REWRITTEN = "text_identical_to_reference", "rewritten_identical_to_reference"
 
@@ -35,9 +37,9 @@ CHECKS = (
     Check("afe_entropy_share", "Entropy of weights", "as a share of its most; 0: one vector alone, 1: all alike", "afe"),
     Check("afe_cosine_to_mean_weights", "Cosine to mean weights", "of its representation to the one that mean weights give", "afe"),
     Check("afe_retrieval_coarse", "Retrieval, own weights", "picture found by its coarse prompt, first of all held-out ones", "afe"),
-    Check("afe_retrieval_coarse_mean_weights", "... mean weights", "the same with the mean of all pictures' weights", "afe"),
-    Check("afe_retrieval_coarse_other_weights", "... another's weights", "the same with another picture's weights", "afe"),
-    Check("pooled_retrieval_coarse", "... no AFE", "the same with the pooled feature", "clip"),
+    Check("afe_retrieval_coarse_mean_weights", "Retrieval, mean weights", "the same with the mean of all pictures' weights", "afe"),
+    Check("afe_retrieval_coarse_other_weights", "Retrieval, another's weights", "the same with another picture's weights", "afe"),
+    Check("pooled_retrieval_coarse", "Retrieval, no AFE", "the same with the pooled feature", "clip"),
     Check("afe_retrieval_fine", "Retrieval, fine prompt", "picture found by its fine prompt, own weights", "afe"),
     Check(
         "mse_gap_closed", "Gap closed", "share of the UNet's error gap between coarse and fine prompt that the trained E_T closes", "mse"
@@ -50,97 +52,80 @@ _SHOWN = {LOSSES.id: ("mse", "clip", "text", ""), AFE.id: ("afe", "clip", "")}
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a check must be for the treatment to count as delivered; None where it is not bounded on that side."""
-
-    least: float | None = None
-    most: float | None = None
-
-    def hold(self, value: float) -> bool:
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
-
-    @property
-    def text(self) -> str:
-        """As in "0.2 to 0.9", "at most 0.95"."""
-        if self.least is not None and self.most is not None:
-            return f"{self.least:g} to {self.most:g}"
-        return f"at least {self.least:g}" if self.most is None else f"at most {self.most:g}"
-
-
-@dataclass(frozen=True)
 class Checked:
-    """A check over the seeds of an arm: their values, and how many of them keep to its limits (None where it has none)."""
+    """A check over the seeds of an arm, in their order."""
 
     values: tuple[float, ...]
-    passed: int | None = None
 
     @property
     def mean(self) -> float:
         return sum(self.values) / len(self.values)
 
-    @property
-    def range(self) -> tuple[float, float]:
-        return min(self.values), max(self.values)
+    def span(self, check: Check) -> str:
+        """The range of the seeds, as in "[0.88, 0.93]"; "" for one seed."""
+        return f"[{figure(min(self.values), check.digits)}, {figure(max(self.values), check.digits)}]" if len(self.values) > 1 else ""
+
+    def text(self, check: Check) -> str:
+        """The mean with the range of the seeds, as in "0.91 [0.88, 0.93]"."""
+        return f"{figure(self.mean, check.digits)} {self.span(check)}".strip()
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """An arm: its checks by name, and in how many of its seeds every limit is kept to (None where nothing is to be delivered)."""
+    """An arm and its checks by name."""
 
     label: str
     seeds: int
     checked: Mapping[str, Checked]
     is_reference: bool = False
-    delivered: int | None = None
-
-    @property
-    def verdict(self) -> str:
-        """As in "yes (5 of 5)"; "" where there is nothing to deliver."""
-        if self.delivered is None:
-            return ""
-        return f"{'yes' if self.delivered == self.seeds else 'no'} ({self.delivered} of {self.seeds})"
 
 
 @dataclass(frozen=True)
 class CheckTable:
-    """The checks of a family's arms. `limits` by check."""
+    """The checks of a family's arms, and whether the treatments that claims are about were delivered, a sentence each."""
 
     slug: str
     title: str
     family: str
     columns: tuple[Check, ...]
-    limits: Mapping[str, Limits]
     rows: tuple[CheckRow, ...]
-
-    @property
-    def has_verdicts(self) -> bool:
-        return any(row.delivered is not None for row in self.rows)
+    delivered: tuple[str, ...] = ()
 
 
-def check_tables(section: Section, limits: Mapping[str, Limits]) -> list[CheckTable]:
+def check_tables(section: Section, verdicts: Sequence[Verdict] = ()) -> list[CheckTable]:
     """The tables of a section's largest families of loss terms and of AFE; none where no cell was checked and no texts can be compared."""
     found = []
     for layout in (AFE, LOSSES):
         for family in families(layout, section.cells, section.unfinished)[:1]:
-            table = _table(section, family, limits)
+            table = _table(section, family, [v for v in verdicts if v.claim.table == layout.id and v.family == family.name])
             found += [table] if table.columns else []
     return found
 
 
-def _table(section: Section, family: Family, limits: Mapping[str, Limits]) -> CheckTable:
+def _table(section: Section, family: Family, verdicts: Sequence[Verdict]) -> CheckTable:
     layout = family.layout
     reference = family.rows.get(layout.reference, {})
-    rows = [_row(family, key, reference, limits) for key in family.ordered_keys() if key in family.rows]
+    rows = [_row(family, key, reference) for key in family.ordered_keys() if key in family.rows]
     shown = [check for check in CHECKS if check.about in _SHOWN[layout.id] and any(check.name in row.checked for row in rows)]
-    only_texts = all(check in _IDENTICAL for check in shown)
-    # Without any check of a cell, the share of equal texts says nothing unless some texts are there.
-    columns = tuple(shown) if not only_texts or len(rows) > 1 else ()
-    own = {check.name: limits[check.name] for check in columns if check.name in limits}
+    outcomes = {v.claim.title: v.check for v in verdicts if v.claim.checks and v.check is not None}
+    any_made = any(check not in _IDENTICAL for check in shown)
+    said = tuple(_delivered(title, outcome) for title, outcome in outcomes.items()) if any_made else ()
     slug = f"{section.slug}-checks-{layout.id}"
-    return CheckTable(slug, f"Manipulation checks: {layout.title}", family.name, columns, own, tuple(rows))
+    return CheckTable(slug, f"Manipulation checks: {layout.title}", family.name, tuple(shown), tuple(rows), said)
 
 
-def _row(family: Family, key: str, reference: Mapping[int, FinishedCell], limits: Mapping[str, Limits]) -> CheckRow:
+def _delivered(title: str, outcome: Outcome) -> str:
+    """Whether a claim's treatment was delivered, with the headings of the table in place of the names in run.json."""
+    text = outcome.text
+    for check in sorted(CHECKS, key=lambda check: -len(check.name)):
+        text = text.replace(check.name, f'"{check.heading}"')
+    return f"{title}: {_SAID[outcome.state]}{text and f': {text}'}."
+
+
+_SAID = {PASSED: "delivered", FAILED: "NOT delivered", NOT_CHECKED: "not checked"}
+
+
+def _row(family: Family, key: str, reference: Mapping[int, FinishedCell]) -> CheckRow:
     cells = [family.rows[key][seed] for seed in sorted(family.rows[key])]
     is_reference = key == family.layout.reference
     found: dict[str, Checked] = {}
@@ -150,9 +135,8 @@ def _row(family: Family, key: str, reference: Mapping[int, FinishedCell], limits
         else:
             values = [cell.checks[check.name] for cell in cells if check.name in cell.checks]
         if values:
-            bounds = limits.get(check.name)
-            found[check.name] = Checked(tuple(values), None if bounds is None else sum(map(bounds.hold, values)))
-    return CheckRow(family.layout.label(key), len(cells), found, is_reference, _delivered(family, cells, limits))
+            found[check.name] = Checked(tuple(values))
+    return CheckRow(family.layout.label(key), len(cells), found, is_reference)
 
 
 def _identical(cells: Sequence[FinishedCell], reference: Mapping[int, FinishedCell], condition: str) -> list[float]:
@@ -163,13 +147,3 @@ def _identical(cells: Sequence[FinishedCell], reference: Mapping[int, FinishedCe
         both = [key for key in cell.texts if key[0] == condition and key in theirs]
         shares += [sum(cell.texts[key] == theirs[key] for key in both) / len(both)] if both else []
     return shares
-
-
-def _delivered(family: Family, cells: Sequence[FinishedCell], limits: Mapping[str, Limits]) -> int | None:
-    """In how many seeds every limit about what the table varies is kept to, where an arm has what they are about."""
-    about = {"afe"} if family.layout is AFE else {term.name for term in all_terms()}
-    bounds = {c.name: limits[c.name] for c in CHECKS if c.name in limits and c.about in about}
-    own = {name: bound for name, bound in bounds.items() if any(name in cell.checks for cell in cells)}
-    if not own or not cells:
-        return None
-    return sum(all(name in cell.checks and bound.hold(cell.checks[name]) for name, bound in own.items()) for cell in cells)

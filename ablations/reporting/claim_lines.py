@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from ablations.reporting.assay import Outcome
 from ablations.reporting.claims_plot import CLAIM, CONTROL, PLACEBO, ClaimLine
 from ablations.reporting.findings import Finding
-from ablations.reporting.formats import figure
-from ablations.reporting.judging import Verdict
+from ablations.reporting.formats import ABSENT, figure
+from ablations.reporting.judging import NOT_MEASURED, Verdict
 from ablations.results.conditions import all_conditions
 
 # Where a claim is judged, in a few words; other conditions have their titles.
@@ -16,7 +16,7 @@ WHERE = {
     "refined": "refined prompts",
     "rewrite": "rewritten prompts",
     "plug_in": "drawn with the trained E_T",
-    "refined_shared_noise": "refined prompts, one image noise",
+    "refined_shared_noise": "refined prompts at one image noise",
 }
 # The marks of single rows, by what each says; verdicts that judge nothing have their own.
 _MARKS = {"supports": "reproduced", "opposes": "contradicted", "none": "no effect", "open": "undecided", "few seeds": "undecided"}
@@ -29,8 +29,8 @@ def where(condition: str) -> str:
 
 
 def claim_lines(verdicts: Sequence[Verdict]) -> list[ClaimLine]:
-    """The picture's lines, in its order."""
-    claims = [line for verdict in verdicts for line in _of_claim(verdict)]
+    """The picture's lines, in its order; what was not measured is no line."""
+    claims = [line for verdict in verdicts if verdict.verdict != NOT_MEASURED for line in _of_claim(verdict)]
     return [*_controls(verdicts), *_placebos(verdicts), *claims]
 
 
@@ -60,7 +60,7 @@ def _outcome(kind: str, title: str, place: str, outcome: Outcome, verdict: Verdi
     heading = outcome.endpoint and _heading(outcome.endpoint, verdict)
     detail = " · ".join(part for part in (place, heading) if part)
     if outcome.mean is None or not outcome.margin:
-        return ClaimLine(kind, title, detail, outcome.state, outcome.text.rpartition(": ")[2])
+        return ClaimLine(kind, title, detail, outcome.state, ABSENT)
     digits = 2 if abs(outcome.mean) >= 10 else 3
     figures = _figures(outcome.mean, outcome.low, outcome.high, outcome.margin, digits)
     ends = [None if end is None else end / outcome.margin for end in (outcome.low, outcome.high)]
@@ -78,7 +78,7 @@ def _of_claim(verdict: Verdict) -> list[ClaimLine]:
     if verdict.best:
         return _best(verdict, place)
     if not verdict.findings or all(finding.mean is None for finding in verdict.findings):
-        return [ClaimLine(CLAIM, verdict.claim.title, place, verdict.verdict, verdict.reason or "not measured")]
+        return [ClaimLine(CLAIM, verdict.claim.title, place, verdict.verdict, ABSENT)]
     several = len({finding.row for finding in verdict.findings}) > 1
     lines = [_finding(finding, verdict, f"{finding.label} · " if several else "", place) for finding in verdict.findings]
     # The verdict is said once, beside the first line that it is made of.
@@ -90,7 +90,7 @@ def _finding(finding: Finding, verdict: Verdict, row: str, place: str) -> ClaimL
     judged = verdict.verdict if verdict.verdict in ("not delivered", "no room") else _MARKS.get(finding.state, "undecided")
     said = said_of(verdict)
     if finding.mean is None:
-        return ClaimLine(CLAIM, verdict.claim.title, detail, said, "not measured")
+        return ClaimLine(CLAIM, verdict.claim.title, detail, said, ABSENT)
     figures = _figures(finding.mean, finding.low, finding.high, finding.margin, finding.endpoint.digits)
     if not finding.margin:
         return ClaimLine(CLAIM, verdict.claim.title, detail, said, figures)

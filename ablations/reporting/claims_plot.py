@@ -170,7 +170,9 @@ def _line(line: ClaimLine, y: float) -> str:
         if abs(line.mean) > LIMIT:
             side = 1 if line.mean > 0 else -1
             far = f"{line.mean:+.0f}".replace("-", MINUS)
-            parts.append(_text(_x(side * LIMIT) - 10 * side, middle + 4, far, f"figures {colour}", "end" if side > 0 else "start"))
+            end = line.low if side > 0 else line.high
+            start = side * LIMIT if end is None else max(-LIMIT, min(LIMIT, end))
+            parts.append(_text(_x(start) - 10 * side, middle + 4, far, f"figures {colour}", "end" if side > 0 else "start"))
         shown = [value for value in line.by_seed if abs(value) <= LIMIT]
         parts += [f'<circle class="seed" cx="{_x(value):.1f}" cy="{middle + 7:.1f}" r="2"/>' for value in shown]
         parts += [_mark(shape, _x(line.mean), middle, colour)] if abs(line.mean) <= LIMIT else []

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from ablations.figures.new_words import split_new_words
 from ablations.reporting.collect import FinishedCell, Section
-from ablations.reporting.layouts import LAYOUTS, Family, families
+from ablations.reporting.layouts import LAYOUTS, PLACEBO, Family, Layout, families
 from ablations.results.prompts_and_scores import PROMPTS, read_prompts
 
 # Pictures are embedded at most this large, in pixels: a page of a hundred stays below some megabytes.
 _LONGEST_SIDE, _QUALITY = 224, 84
+PLUG_IN = "plug_in"
 NUM_PROMPTS, NUM_CANDIDATES = 4, 3
 
 
@@ -28,10 +29,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class GridArm:
-    """One arm's candidates for one prompt."""
+    """One arm's candidates for one prompt; `plug_in` is the coarse prompt drawn with its trained E_T, None where that was not drawn."""
 
     label: str
     candidates: tuple[Picture, ...]
+    plug_in: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def side_by_side(section: Section) -> list[SideBySide]:
 
 
 def _grid(family: Family, seed: int) -> SideBySide:
-    cells = {key: family.rows[key][seed] for key in family.ordered_keys() if key in family.rows}
+    cells = {key: family.rows[key][seed] for key in family.ordered_keys() if key in family.rows and key != PLACEBO}
     lines = {key: _prompt_lines(cell) for key, cell in cells.items()}
     first = next(iter(lines.values()))
     prompts = []
@@ -75,11 +77,23 @@ def _grid(family: Family, seed: int) -> SideBySide:
         source = next(iter(cells.values()))
         coarse = first[prompt_id, "coarse"][0]
         arms = [
-            GridArm(family.layout.label(key), tuple(_picture(cells[key], line) for line in own[prompt_id, "refined"][:NUM_CANDIDATES]))
+            GridArm(
+                family.layout.label(key),
+                tuple(_picture(cells[key], line) for line in own[prompt_id, "refined"][:NUM_CANDIDATES]),
+                _plug_in(family.layout, cells[key], own.get((prompt_id, PLUG_IN), ())),
+            )
             for key, own in lines.items()
         ]
         prompts.append(GridPrompt(Picture(_data_uri(source.folder / coarse["image"]), ((coarse["coarse"], False),)), tuple(arms)))
     return SideBySide(family.layout.title, family.name, seed, tuple(prompts))
+
+
+def _plug_in(layout: Layout, cell: FinishedCell, lines: Sequence[dict]) -> Picture | None:
+    """The picture of the first candidate; None in a layout that does not read it, and where it is not there."""
+    if PLUG_IN not in layout.conditions or not lines:
+        return None
+    drawn = _picture(cell, lines[0])
+    return drawn if drawn.uri else None
 
 
 def _prompt_lines(cell: FinishedCell) -> Mapping[tuple[int, str], Sequence[dict]]:

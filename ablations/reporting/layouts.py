@@ -17,13 +17,12 @@ from lightning_modules.terms import all_terms, terms_on
 
 Settings = Mapping[str, Scalar]
 PLACEBO, WITH, WITHOUT, UNIFORM, FROZEN = "placebo", "with", "without", "uniform", "frozen"
-_PLACEBO_LABEL = "placebo: full arm, weight of L_clip changed in the fifth digit"
 _AFE_LABELS = {
     WITH: "with AFE",
     WITHOUT: "without AFE",
     UNIFORM: "twin: uniform weights",
     FROZEN: "twin: frozen random weights",
-    PLACEBO: "placebo: with AFE, weight of L_clip changed in the fifth digit",
+    PLACEBO: "placebo",
 }
 
 
@@ -87,7 +86,7 @@ def _loss_key(settings: Settings) -> str:
 
 def _loss_label(key: str) -> str:
     if key == PLACEBO:
-        return _PLACEBO_LABEL
+        return key
     on = key.split("+")
     missing = [term.in_words for term in all_terms() if term.on and term.name not in on]
     added = [term.in_words for term in all_terms() if not term.on and term.name in on]

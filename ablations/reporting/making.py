@@ -9,12 +9,12 @@ from ablations.reporting.verdicts import summary
 from ablations.reporting.writing import write
 
 
-def make_report(output_dir: Path, to: Path, to_wandb: bool, project: str, entity: str | None) -> int:
-    """Write the report of an output folder; returns 1 where it could not be sent to W&B, else 0.
+def make_report(output_dir: Path, to: Path, to_wandb: bool, project: str, entity: str | None, registration: Path | None = None) -> int:
+    """Write the report of an output folder; returns 1 where it could not be sent to W&B, else 0. `registration`: as `assemble` takes it.
 
     Raises UserError for a folder without cells, and RunFolderError where it cannot be written.
     """
-    report = assemble(output_dir)
+    report = assemble(output_dir, registration)
     written = write(report, to)
     _say(report, to)
     print(f"\nreport: {written.page} and {len(written.files) - 1} other files")
@@ -28,6 +28,8 @@ def make_report(output_dir: Path, to: Path, to_wandb: bool, project: str, entity
 def _say(report: Report, to: Path) -> None:
     for warning in report.collection.warnings:
         print(f"note: {warning}")
+    if report.registered:
+        print(report.registered.line)
     for section in report.sections:
         print(f"\n{section.title}: {section.contents}\n{section.scope}")
         for line in summary(section.verdicts):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ablations.reporting import raw_scores
 from ablations.reporting.assembly import STATISTICS_NOTE, Report, SectionReport
+from ablations.reporting.checks import CheckTable
+from ablations.reporting.claim_lines import where
 from ablations.reporting.columns import Column
 from ablations.reporting.formats import ABSENT, figure, p_text
+from ablations.reporting.matrix import Matrix
+from ablations.reporting.registered import Registered
 from ablations.reporting.rows import Entry, Row
 from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import load_published, published
@@ -22,10 +27,13 @@ def escape(text: str) -> str:
 def render(report: Report, figures: dict[str, str]) -> str:
     """The whole report; `figures` gives, by a table's slug, the path of its plots relative to the Markdown file."""
     source = load_published()
-    parts = ["# Ablation report", f"Made from {escape(str(report.collection.output_dir.name))}. {STATISTICS_NOTE}"]
+    registered = report.registered.line if report.registered else "Not registered."
+    parts = ["# Ablation report", f"Made from {escape(str(report.collection.output_dir.name))}. {escape(registered)}"]
     parts += [f"> **Note:** {escape(warning)}" for warning in report.collection.warnings]
     for section in report.sections:
         parts += _section(section, figures)
+    parts += _registration(report.registered) if report.registered else []
+    parts += ["## About the figures", STATISTICS_NOTE, f"Raw scores: [{raw_scores.FILE}]({raw_scores.FILE})."]
     parts += ["## Published figures", f"{escape(source['source'])}. {escape(source['note'])}"]
     rows = [[f["what"], f"{f['value']} {f['unit']}", f["source"]] for f in source["figures"]]
     parts.append(_grid(["figure", "value", "source"], rows))
@@ -42,12 +50,20 @@ def render(report: Report, figures: dict[str, str]) -> str:
 
 def _section(section: SectionReport, figures: dict[str, str]) -> list[str]:
     parts = [f"## {escape(section.title)}", f"**{escape(section.scope)}** {escape(section.contents)}."]
-    rows = [[f"**{v.verdict}**", escape(v.claim.title), escape(v.line), escape(v.claim.paper)] for v in section.verdicts]
+    if section.section.slug in figures:
+        parts.append(f"![Every claim: difference, interval and verdict]({figures[section.section.slug]})")
+    parts += ["### Verdicts in plain words", "\n".join(f"- **{escape(said.title)}**: {escape(said.sentence)}" for said in section.said)]
+    matrix = Matrix.of(section)
+    parts += ["### Where the claims hold", _grid(["claim", *matrix.headings], [[title, *cells] for title, cells in matrix.rows])]
+    rows = [[f"**{v.verdict}**", escape(v.claim.title), escape(where(v.condition)), escape(v.line)] for v in section.verdicts]
     parts += [
-        "### Verdicts",
-        _grid(["verdict", "claim", "figures", "the paper"], rows, escaped=True),
+        "### Figures behind the verdicts",
+        _grid(["verdict", "claim", "condition", "figures"], rows, escaped=True),
         f"Every verdict is {section.verdicts[0].scope}.",
     ]
+    parts += _readings(section, figures)
+    for table in section.checks:
+        parts += _checks(table)
     for table in section.tables:
         parts += _table(table)
         if table.slug in figures:
@@ -60,6 +76,43 @@ def _section(section: SectionReport, figures: dict[str, str]) -> list[str]:
         "### Time",
         _grid(["stage", "mean s per cell", "total s"], [[n, f"{m:.1f}", f"{t:.0f}"] for n, m, t in section.seconds_by_stage]),
     ]
+    return parts
+
+
+def _readings(section: SectionReport, figures: dict[str, str]) -> list[str]:
+    if not section.readings:
+        return []
+    rows = [[one.title, where(one.condition), one.count, one.standing] for one in section.readings]
+    name = f"{section.section.slug}-readings"
+    picture = [f"![Sensitivity to what the paper leaves open]({figures[name]})"] if name in figures else []
+    return ["### Sensitivity to what the paper leaves open", *picture, _grid(["claim", "condition", "readings", "others"], rows)]
+
+
+def _checks(table: CheckTable) -> list[str]:
+    rows = [
+        [
+            row.label + " (reference)" * row.is_reference,
+            *(row.checked[check.name].text(check) if check.name in row.checked else ABSENT for check in table.columns),
+        ]
+        for row in table.rows
+    ]
+    said = ["\n".join(f"- {escape(line)}" for line in table.delivered)] if table.delivered else []
+    head = ["", *(check.heading for check in table.columns)]
+    return [f"### {escape(table.title)}", "Mean over seeds [least, greatest].", _grid(head, rows), *said]
+
+
+def _registration(registered: Registered) -> list[str]:
+    parts = ["## Registration", escape(f"{registered.line} {registered.precision}")]
+    parts.append("\n".join(f"- {'kept' if item.is_kept else '**not kept**'}: {escape(item.line)}" for item in registered.kept))
+    if registered.undecided:
+        rows = [[item.claim, item.condition, item.expected or "not expected"] for item in registered.undecided]
+        parts.append(_grid(["undecided", "condition", "what the registration said"], rows))
+    if registered.reached:
+        rows = [
+            [r.claim, r.row, r.condition, r.endpoint, figure(r.predicted, r.digits), figure(r.reached, r.digits), f"{r.ratio:.2f}"]
+            for r in registered.reached
+        ]
+        parts.append(_grid(["claim", "row", "condition", "endpoint", "half-width predicted", "reached", "ratio"], rows))
     return parts
 
 
@@ -78,6 +131,8 @@ def _table(table: ReportTable) -> list[str]:
     for number, (name, columns) in enumerate(table.blocks):
         last = [] if number else ["published"]
         rows = [[*_means(row, columns), *([] if number else [published(table, row)])] for row in table.rows_of(columns)]
+        empty = [""] * len(last)
+        rows += [[line.label, "", "", *(line.text(column) for column in columns), *empty] for line in table.lines_of(columns)]
         parts += [f"Means, {name}:", _grid(["", "seeds", "N", *(column.heading for column in columns), *last], rows)]
         rows = [[row.label, *(_difference(row.entries.get(column.key), column) for column in columns)] for row in _compared(table, columns)]
         if rows:

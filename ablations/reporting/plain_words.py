@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ablations.reporting.claim_lines import said_of, where
-from ablations.reporting.judging import Verdict
+from ablations.reporting.judging import UNDECIDED, Verdict
 
 _SAID = {
     "reproduced": "holds",
     "contradicted": "is contradicted",
-    "undecided": "is undecided",
+    UNDECIDED: "is undecided",
     "not measured": "was not measured",
     "not delivered": "cannot be judged, as the treatment was not delivered,",
     "no room": "cannot be judged, as the scores have no room for it,",
@@ -45,4 +45,7 @@ def _sentence(verdicts: Sequence[Verdict]) -> str:
 
 def _words(verdict: Verdict) -> str:
     said = said_of(verdict)
+    if verdict.verdict == UNDECIDED and verdict.reason:
+        reason, _, _ = verdict.reason.partition(" (")
+        return f"is undecided, {reason},"
     return f"has {said}" if said.startswith("no effect") else _SAID.get(verdict.verdict, said)

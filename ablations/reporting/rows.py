@@ -12,8 +12,10 @@ import pandas as pd
 from ablations.metrics.base import NOT_AVAILABLE
 from ablations.reporting.collect import MANY, FinishedCell
 from ablations.reporting.columns import QUALITY, STYLE_ENTROPY, Column
+from ablations.reporting.evidence import Arm, Comparison, Scores
+from ablations.reporting.findings import measure
 from ablations.reporting.formats import ABSENT, sample_size
-from ablations.reporting.statistics import MIN_SEEDS, Difference, holm, paired_difference
+from ablations.reporting.statistics import MIN_SEEDS, Difference, freedom_of_quantile, holm, paired_difference
 from ablations.results.conditions import is_shared_noise
 
 # Cells by seed, and the condition that is read of them.
@@ -127,7 +129,37 @@ def rows_of(
                 begun=(begun or {}).get(key, len(cells)),
             )
         )
-    return _holm_corrected(rows, columns)
+    return _holm_corrected(_pooled(rows, sources, reference, columns, fewest) if alike else rows, columns)
+
+
+def _pooled(
+    rows: list[Row], sources: Mapping[str, Source], reference: str, columns: Sequence[Column], fewest: Mapping[str, int]
+) -> list[Row]:
+    """The rows with their differences' intervals from the spread that the arms share (`findings.measure`), where they share it."""
+    entries = {row.key: dict(row.entries) for row in rows}
+    for column in columns:
+        scores = {key: scores_of(column, source, fewest[column.key]) for key, source in sources.items()}
+        arms = {key: _arm(key, column.metric, found) for key, found in scores.items() if found is not None}
+        for key, own in measure(Comparison("", "", reference, arms), column.metric).items():
+            entry = entries[key].get(column.key)
+            if entry is None or entry.difference is None or own.pooled_arms is None:
+                continue
+            low, high = (float(end) for end in own.estimate.interval())
+            pooled = dataclasses.replace(
+                entry.difference,
+                low=low,
+                high=high,
+                standard_error=float(own.estimate.error),
+                p_value=float(own.estimate.p_value()),
+                degrees_of_freedom=freedom_of_quantile(float(own.estimate.quantile())),
+            )
+            entries[key][column.key] = dataclasses.replace(entry, difference=pooled, pooled_arms=own.pooled_arms)
+    return [dataclasses.replace(row, entries=entries[row.key]) for row in rows]
+
+
+def _arm(key: str, metric: str, scores: pd.DataFrame) -> Arm:
+    seeds, prompts = tuple(int(seed) for seed in scores.index), tuple(map(str, scores.columns))
+    return Arm(key, key, {metric: Scores(scores.to_numpy(), seeds, prompts)}, seeds)
 
 
 def fewest_candidates(column: Column, sources: Sequence[Source]) -> int:

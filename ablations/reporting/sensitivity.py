@@ -9,16 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from ablations.config import KEYS as DEFAULTS
 from ablations.config.parsing import Scalar, show
 from ablations.reporting.claim_lines import said_of, where
-from ablations.reporting.claims_plot import look_of
+from ablations.reporting.claims_plot import STYLE, look_of
+from ablations.reporting.collect import Section
 from ablations.reporting.formats import figure
-from ablations.reporting.judging import Verdict
+from ablations.reporting.judging import NOT_MEASURED, Verdict
+from ablations.reporting.layouts import LAYOUTS, Family, families
+from ablations.reporting.tables import CONDITIONS_ID
 
 READING, WEIGHT, SCALE = KEYS = ("afe.reading", "loss.clip_weight", "loss.clip_scale")
 _SHORT = {"afe.reading": "reading", "loss.clip_weight": "clip weight", "loss.clip_scale": "clip scale"}
 _CELL, _HIGH, _LABEL, _TOP = 78, 44, 170, 62
-_FEWEST = 2
+FEWEST = 2
+# Keys that a reading may need set for itself.
+_GO_WITH_A_READING = ("afe.forcing", "afe.hidden", "afe.temperature", "afe.grid", "loss.clip_bank")
 
 
 @dataclass(frozen=True)
@@ -64,17 +70,55 @@ class Sensitivity:
         return sorted(found) if numbers else found  # type: ignore[type-var]
 
 
+@dataclass(frozen=True)
+class Readings:
+    """The families of tables that differ in the reconstruction's keys alone: what each holds fixed, by table and family, and which one of
+    each table is shown in full."""
+
+    settings: Mapping[tuple[str, str], Mapping[str, Scalar]]
+    shown: Mapping[str, str]
+    hidden_arms: frozenset[str] = frozenset()
+
+    def hides(self, table: str, family: str) -> bool:
+        """Whether a family stands among the readings alone; so does the comparison of conditions of an arm that is in no other."""
+        if table == CONDITIONS_ID:
+            return family.removeprefix("arm ") in self.hidden_arms
+        return (table, family) in self.settings and self.shown[table] != family
+
+
+def families_of_readings(section: Section) -> Readings:
+    """Those of the tables with at least FEWEST families that KEYS alone tell apart. The one nearest the profile's defaults is shown."""
+    settings: dict[tuple[str, str], Mapping[str, Scalar]] = {}
+    shown: dict[str, str] = {}
+    arms: dict[bool, set[str]] = {True: set(), False: set()}
+    for layout in LAYOUTS:
+        found = families(layout, section.cells, section.unfinished)
+        apart = {key for family in found for key in family.fixed if family.fixed[key] != found[0].fixed.get(key)}
+        if len(found) >= FEWEST and apart <= {*KEYS, *_GO_WITH_A_READING}:
+            settings |= {(layout.id, family.name): family.fixed for family in found}
+            shown[layout.id] = min(found, key=lambda family: (-len(family.rows), _changed(family))).name
+            for family in found:
+                arms[family.name == shown[layout.id]] |= {cell.arm for cells in family.rows.values() for cell in cells.values()}
+    return Readings(settings, shown, frozenset(arms[False] - arms[True]))
+
+
+def _changed(family: Family) -> int:
+    """In how many keys a family differs from its profile's defaults."""
+    profile = str(family.fixed["profile"])
+    return sum(value != DEFAULTS[key].profile_default(profile) for key, value in family.fixed.items() if key in DEFAULTS)
+
+
 def sensitivities(verdicts: Sequence[Verdict], settings_of: Mapping[tuple[str, str], Mapping[str, Scalar]]) -> list[Sensitivity]:
     """Every claim and condition with verdicts in several readings. `settings_of` gives what a family holds fixed, by table and family."""
     groups: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        if (verdict.claim.table, verdict.family) in settings_of:
+        if (verdict.claim.table, verdict.family) in settings_of and verdict.verdict != NOT_MEASURED:
             groups.setdefault((verdict.claim.title, verdict.condition), []).append(verdict)
     found = []
     for (title, condition), own in groups.items():
         fixed = [settings_of[verdict.claim.table, verdict.family] for verdict in own]
         varies = tuple(key for key in KEYS if len({repr(settings.get(key)) for settings in fixed}) > 1)
-        if varies and len(own) >= _FEWEST:
+        if varies and len(own) >= FEWEST:
             cells = [_cell(verdict, {key: settings.get(key) for key in KEYS}) for verdict, settings in zip(own, fixed, strict=True)]
             found.append(Sensitivity(title, condition, varies, tuple(cells)))
     return found
@@ -106,7 +150,8 @@ def grid(sensitivity: Sensitivity) -> tuple[str, int, int]:
         for number, values in enumerate(columns):
             own = [c for c in sensitivity.cells if c.settings.get(READING) == reading and _at(c, across) == values]
             parts += [_square(own[0], _LABEL + _CELL * number, y)] if own else []
-    return "".join(parts), max(_LABEL + _CELL * len(columns) + 16, 360), top + _HIGH * len(rows) + 14
+    width = max(_LABEL + _CELL * len(columns) + 16, 20 + 8 * len(f"{sensitivity.title}: {where(sensitivity.condition)}"))
+    return "".join(parts), width, top + _HIGH * len(rows) + 14
 
 
 def _at(cell: ReadingCell, keys: Sequence[str]) -> tuple[Scalar, ...]:
@@ -129,6 +174,19 @@ def svg(sensitivity: Sensitivity) -> str:
     label = escape(f"{sensitivity.title}, {where(sensitivity.condition)}: {sensitivity.count}", {'"': "&quot;"})
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg class="forest grid-of-readings" {size} role="img" aria-label="{label}">{elements}</svg>'
+
+
+def svg_file(sensitivities: Sequence[Sensitivity]) -> str:
+    """All grids below one another, as a file of its own with its own colours."""
+    parts, y, widest = [], 0, 0
+    for one in sensitivities:
+        elements, width, height = grid(one)
+        parts.append(f'<g transform="translate(0 {y})">{elements}</g>')
+        y, widest = y + height + 10, max(widest, width)
+    size = f'viewBox="0 0 {widest} {y}" width="{widest}" height="{y}"'
+    back = '<rect class="paper" width="100%" height="100%"/>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="forest" {size}><style>{escape(STYLE)}</style>'
+    return f"{head}{back}{''.join(parts)}</svg>\n"
 
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "") -> str:

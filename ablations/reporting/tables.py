@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from ablations.reporting.collect import MANY, FinishedCell, Section
 from ablations.reporting.columns import DIVERSITY, QUALITY, STYLE_ENTROPY, Column, columns_of
-from ablations.reporting.layouts import LAYOUTS, Family, Layout, families, held_fixed, is_full
+from ablations.reporting.layouts import LAYOUTS, PLACEBO, Family, Layout, families, held_fixed, is_full
 from ablations.reporting.reference import Line, lines_of
 from ablations.reporting.rows import Row, Source, rows_of, scores_of
 from ablations.reporting.statistics import MIN_SEEDS, RECOMMENDED_SEEDS
 from ablations.results.conditions import FINE, all_conditions, in_tables
 
+PLACEBO_NOTE = "Placebo: the reference with the weight of L_clip changed in the fifth digit, which must not matter."
 CONDITIONS_ID, CONDITIONS_PLOTS = "conditions", ("fidelity", "words_drawn", "subject_kept", "musiq-koniq", "musiq-ava")
 _ENTROPY_NOTE = "Style entropy is one value per seed: its interval is a paired t interval over seeds."
 
@@ -219,6 +220,7 @@ def _notes(rows: Sequence[Row], columns: Sequence[Column], reference: str) -> li
     compared = [entry for row in run for entry in row.entries.values() if entry.difference_mean is not None]
     few = [row for row in run if row.seeds and len(row.seeds) < MIN_SEEDS]
     notes = [f"{row.label}: {row.finished} seeds finished." for row in rows if row.lacks_seeds]
+    notes += [PLACEBO_NOTE] if any(row.key == PLACEBO and row.arm for row in rows) else []
     notes += _pool_note(rows, columns)
     if few:
         which = "any row" if len(few) == len(run) else ", ".join(row.label for row in few)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.reporting import charts, curves_pdf, latex, markdown, page, raw_scores, tidy
-from ablations.reporting.assembly import Report
+from ablations.reporting import charts, claims_plot, curves_pdf, latex, markdown, page, raw_scores, sensitivity, tidy
+from ablations.reporting.assembly import Report, SectionReport
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import whole_file, write_atomically
 
@@ -25,6 +25,19 @@ class Written:
         return self.folder / PAGE
 
 
+def _pictures(section: SectionReport, plots: dict[str, str]) -> dict[str, str]:
+    """The section's own pictures by path; their paths are entered in `plots`, as those of tables are."""
+    slug = section.section.slug
+    found = {}
+    if picture := claims_plot.claims_plot(section.lines):
+        plots[slug] = f"figures/{slug}-claims.svg"
+        found[plots[slug]] = claims_plot.svg_file(picture)
+    if section.readings:
+        plots[f"{slug}-readings"] = f"figures/{slug}-readings.svg"
+        found[plots[f"{slug}-readings"]] = sensitivity.svg_file(section.readings)
+    return found
+
+
 def write(report: Report, to: Path) -> Written:
     """Write every file of the report to a folder, which is made where it is missing.
 
@@ -41,6 +54,7 @@ def write(report: Report, to: Path) -> Written:
     table_files: dict[str, str] = {}
     curve_files: dict[str, str] = {}
     for section in report.sections:
+        files |= _pictures(section, plots)
         for table in section.tables:
             files[f"tables/{table.slug}.csv"] = tidy.as_csv(tidy.TABLE_COLUMNS, tidy.table_lines(table))
             table_files[table.slug] = f"tables/{table.slug}.tex"

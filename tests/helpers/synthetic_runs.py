@@ -63,11 +63,12 @@ def write_cell(
     finish: bool = True,
     checks: Mapping[str, float] | None = None,
     candidates_of: Mapping[str, int] | None = None,
+    further: Mapping[str, float] | None = None,
 ) -> RunFolder:
     """A cell as `ablations.run` leaves it behind. `styles`: how many styles the oracle sees in the refined pictures.
 
     In `plug_in` the effect is twice what it is in refined prompts. `checks` are manipulation checks, `candidates_of` how many candidates
-    a condition has where not all were drawn.
+    a condition has where not all were drawn. `further` conditions are drawn too, at these levels; `fitting_styles` is the most diverse.
     """
     keys = {"eval.num_prompts": num_prompts, "eval.num_candidates": num_candidates, **settings, "seed": seed, "output_dir": output_dir}
     folder = RunFolder(parse([f"{name}={show(value)}" for name, value in keys.items()]))
@@ -79,7 +80,7 @@ def write_cell(
     rows, lines = [], []
     for prompt_id, text in enumerate(texts):
         hard = np.random.default_rng([prompt_id, 9]).normal(0, 0.06)
-        for condition, level in IMAGE_CONDITIONS.items():
+        for condition, level in (IMAGE_CONDITIONS | dict(further or {})).items():
             refined = condition in ("refined", "refined_shared_noise", "rewrite")
             acts = 2 if condition == "plug_in" else refined
             for candidate in range((candidates_of or {}).get(condition, num_candidates)):
@@ -99,14 +100,14 @@ def write_cell(
                 }
                 values |= {metric: level + acts * shift[metric] + rng.normal(0, rest_spread) for metric in FITTING}
                 rows += [(prompt_id, condition, candidate, metric, value, 2, image) for metric, value in values.items()]
-        for condition in SET_CONDITIONS:
+        for condition in (*SET_CONDITIONS, *(name for name in further or () if name == "fitting_styles")):
             lpips = 0.25 + shift["st_lpips"] + rng.normal(0, rest_spread)
             distance = 0.4 + shift["clip_distance"] + rng.normal(0, rest_spread)
             of_set = {"st_lpips": lpips, "clip_distance": distance, "vendi": 1 + 2 * distance, "distinct_2": 0.4}
             for metric in FITTING_OF_SETS:
                 of_set[metric] = 0.6 + shift[metric] + rng.normal(0, rest_spread) - 0.3 * (condition == "coarse")
-            for metric, value in of_set.items():
-                rows.append((prompt_id, condition, -1, metric, value, -1, ""))
+            forced = 0.3 * (condition == "fitting_styles")
+            rows += [(prompt_id, condition, -1, metric, value + forced, -1, "") for metric, value in of_set.items()]
     with folder.lock():
         folder.start({"data": "d" * 64, "weights": "e" * 16, **(digests or {})}, threads=1)
         write_atomically(folder.prompts, "".join(json.dumps(line) + "\n" for line in lines))

@@ -160,7 +160,7 @@ def test_lists_of_verdicts_and_cells_are_complete(report, written):
 
 def test_plots_are_files_too_and_the_length_curve_is_a_pdf_for_latex(written):
     names = {path.name for path in (written.folder / "figures").iterdir()}
-    assert sum(name.endswith(".svg") for name in names) == 8
+    assert sum(name.endswith(".svg") for name in names) == 9
     (curve,) = (name for name in names if name.endswith(".pdf"))
     assert (written.folder / "figures" / curve).read_bytes().startswith(b"%PDF")
     import xml.etree.ElementTree as ElementTree

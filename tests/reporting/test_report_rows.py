@@ -9,7 +9,7 @@ from ablations.reporting import raw_scores
 from ablations.reporting.assembly import assemble
 from ablations.reporting.collect import collect
 from ablations.reporting.layouts import AFE, base_clip_weight, families, is_placebo
-from ablations.reporting.tables import plural
+from ablations.reporting.tables import plural, tables_of
 from helpers.synthetic_runs import write_arms, write_cell
 
 SMALL = {"num_prompts": 4, "pictures": False}
@@ -39,11 +39,11 @@ def test_twins_and_the_placebo_stand_behind_the_arms_of_the_afe_table(tmp_path):
 def test_an_arm_stands_in_every_family_that_differs_from_it_in_idle_keys_alone(tmp_path):
     readings = [{"loss.clip_weight": weight} for weight in (0.1, 0.3)]
     write_arms(tmp_path, [*readings, {"use_clip": False, "use_afe": False}], range(3), **SMALL)
-    report = assemble(tmp_path)
-    tables = [t for t in report.sections[0].tables if t.layout == "losses" and t.condition == "refined"]
+    (section,) = collect(tmp_path).sections
+    tables = [t for t in tables_of(section) if t.layout == "losses" and t.condition == "refined"]
     assert [t.family for t in tables] == ["loss.clip_weight=0.1", "loss.clip_weight=0.3"]
     assert len({t.row("mse+text").arm for t in tables}) == 1 and len({t.row("mse+text+clip").arm for t in tables}) == 2
-    assert families(AFE, report.sections[0].section.cells) == []
+    assert families(AFE, section.cells) == []
 
 
 def test_every_row_says_how_many_of_its_seeds_finished(tmp_path):
