@@ -74,14 +74,16 @@ def best_of(values: Mapping[str, np.ndarray], higher_is_better: bool = True) -> 
 
 def _p_ruled_out(better_by: list[Estimates], is_shared: bool) -> float:
     """p for "none of the others is better", from their differences others - arm."""
-    alone = [float(each.p_above(0.0)) for each in better_by]
-    bonferroni = min(1.0, len(alone) * min(alone))
-    if not is_shared or bonferroni < _BONFERRONI_BELOW:
-        return bonferroni
+    if not is_shared:
+        return min(1.0, len(better_by) * min(float(each.p_above(0.0)) for each in better_by))
+    # With one spread the greatest difference has the smallest p.
     best = max(better_by, key=lambda each: float(each.mean))
+    bonferroni = min(1.0, len(better_by) * float(best.p_above(0.0)))
+    if bonferroni < _BONFERRONI_BELOW:
+        return bonferroni
     if not float(best.error):
         return bonferroni
-    levels, quantiles = _dunnett_grid(len(alone), best.freedoms, tuple(np.round(best.shares, 3)))
+    levels, quantiles = _dunnett_grid(len(better_by), best.freedoms, tuple(np.round(best.shares, 3)))
     return min(bonferroni, float(np.interp(float(best.mean / best.error), quantiles, levels)))
 
 

@@ -30,6 +30,8 @@ class Scores:
 
     def at(self, seeds: tuple[int, ...], prompts: tuple[str, ...]) -> np.ndarray:
         """Values (len(seeds), len(prompts)) in that order. Raises KeyError for one that there is not."""
+        if (seeds, prompts) == (self.seeds, self.prompts):
+            return self.values
         rows, columns = ({name: i for i, name in enumerate(names)} for names in (self.seeds, self.prompts))
         return self.values[np.ix_([rows[seed] for seed in seeds], [columns[prompt] for prompt in prompts])]
 

@@ -17,6 +17,8 @@ from ablations.reporting.statistics import MIN_SEEDS, Estimates, MeanSquares, es
 ALPHA = 0.05
 # Rows that stand in a table beside what a claim is about: no claim about "every other row" means them.
 NOT_OTHERS = ("placebo", "uniform", "frozen")
+# A text that adds no word has no score of its words: arms that lack so few of the prompts are compared over those that all have.
+_NEARLY_ALL = 0.9
 # What a row says about a claim at an endpoint, before any correction, and how it is put for several rows at once.
 STATES = {
     "supports": "as claimed",
@@ -121,7 +123,8 @@ def measure(comparison: Comparison, metric: str, seeds: Sequence[int] | None = N
     """Every row's difference from the reference in a metric, by row key, over the seeds and prompts that both have (`seeds`: of these
     alone); rows without any are left out.
 
-    Arms that have all of the reference's seeds and prompts share their spread where they may (`pooled_differences`); others have their own.
+    Arms that have all of the reference's seeds and nearly all of its prompts share their spread where they may (`pooled_differences`);
+    others have their own.
     """
     planned = None if seeds is None else set(seeds)
     scores = {key: _of_seeds(arm.scores.get(metric), planned) for key, arm in comparison.arms.items()}
@@ -129,16 +132,17 @@ def measure(comparison: Comparison, metric: str, seeds: Sequence[int] | None = N
     reference = there.pop(comparison.reference, None)
     if reference is None:
         return {}
-    shared = _pooled(comparison, there, reference)
+    shared, common = _pooled(comparison, there, reference)
     found = {}
     for key, own in there.items():
+        is_shared = shared is not None and key in shared.by_arm
         both = tuple(seed for seed in reference.seeds if seed in own.seeds)
-        known = set(own.prompts)
+        known = set(common if is_shared else own.prompts)
         prompts = tuple(prompt for prompt in reference.prompts if prompt in known)
         if not both or not prompts or len(both) * len(prompts) < 2:
             continue
         paired = without_rounding(own.at(both, prompts), reference.at(both, prompts))
-        if shared is not None and key in shared.by_arm:
+        if shared is not None and is_shared:
             parts = shared.by_arm[key], shared.squares[key], shared.pooled_arms(key)
         else:
             parts = estimate_means(paired), _squares_of(paired), None
@@ -174,12 +178,17 @@ def _of_seeds(scores: Scores | None, seeds: set[int] | None) -> Scores | None:
     return Scores(scores.at(kept, scores.prompts), kept, scores.prompts, scores.candidates) if kept else None
 
 
-def _pooled(comparison: Comparison, rows: Mapping[str, Scores], reference: Scores) -> PooledDifferences | None:
-    complete = {key: own for key, own in rows.items() if own.seeds == reference.seeds and set(own.prompts) == set(reference.prompts)}
-    if not comparison.poolable or len(complete) < 2 or len(reference.seeds) < MIN_SEEDS or len(reference.prompts) < 2:
-        return None
-    values = {key: own.at(reference.seeds, reference.prompts) for key, own in complete.items()}
-    return pooled_differences({comparison.reference: reference.values, **values}, comparison.reference)
+def _pooled(comparison: Comparison, rows: Mapping[str, Scores], reference: Scores) -> tuple[PooledDifferences | None, tuple[str, ...]]:
+    """The differences of arms that have the reference's seeds and nearly all of its prompts, over the prompts that all of these have; None
+    where nothing can be pooled."""
+    known, enough = set(reference.prompts), _NEARLY_ALL * len(reference.prompts)
+    rows = {key: own for key, own in rows.items() if own.seeds == reference.seeds and len(known & set(own.prompts)) >= enough}
+    in_all = known.intersection(*(own.prompts for own in rows.values()))
+    prompts = tuple(prompt for prompt in reference.prompts if prompt in in_all)
+    if not comparison.poolable or len(rows) < 2 or len(reference.seeds) < MIN_SEEDS or len(prompts) < max(2, enough):
+        return None, ()
+    values = {key: own.at(reference.seeds, prompts) for key, own in {comparison.reference: reference, **rows}.items()}
+    return pooled_differences(values, comparison.reference), prompts
 
 
 def _squares_of(paired: np.ndarray) -> MeanSquares | None:

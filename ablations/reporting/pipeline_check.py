@@ -34,8 +34,8 @@ def _is_wrong(verdict: Verdict) -> bool:
 
 
 def false_effects(studies: int, seed: int = 7) -> list[Share]:
-    """Studies in which any verdict says an effect where there is none: 8 of 13 settings have none, at every design, with and without
-    pooling."""
+    """Studies in which any verdict says an effect where there is none: 8 of 13 settings have none, at every design, with the arms' spread
+    pooled and without."""
     found = []
     for name, design in DESIGNS.items():
         for poolable in (False, True):

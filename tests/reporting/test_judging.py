@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ablations.metrics.register import all_metrics
 from ablations.reporting.claims import load_claims, margins
 from ablations.reporting.drawn_studies import CHECKS, FULL, PICTURES, TEXTS, Design, draw_study, sensitive, with_arm
 from ablations.reporting.evidence import Evidence, Plan, Scores
 from ablations.reporting.judging import Verdict, judge
+from ablations.reporting.layouts import LAYOUTS
 from ablations.reporting.pooling import Components
 
 LENGTHS = ("2", "4", "8", "10", "12", "16", "20")
@@ -158,6 +160,9 @@ def test_every_claim_has_a_margin_and_a_control_at_every_endpoint():
         names = {name for claim in claims for setting in claim.settings for name in setting.endpoints[profile]}
         assert names <= set(margins(profile)) and all(value > 0 for value in margins(profile).values())
     assert all(setting.positive_control.better for claim in claims for setting in claim.settings)
+    registered = set(all_metrics())
+    assert {name for claim in claims for setting in claim.settings for names in setting.endpoints.values() for name in names} <= registered
+    assert {claim.table for claim in claims} <= {"conditions", *(layout.id for layout in LAYOUTS)}
     assert claims[0].conditions == ("plug_in", "refined") and claims[0].endpoints_in("refined", "tiny") == TEXTS
     assert "style_entropy" not in margins("tiny")  # it was at its ceiling
 
