@@ -25,8 +25,9 @@ CSV_COLUMNS = (
 
 def show_power(power: Power, console: Console) -> None:
     """The sweep's own design by contrast, then all designs by claim, then the cheapest design of each claim."""
-    console.table(_own_design(power))
-    console.table(_all_designs(power))
+    # What is timed for the minutes says so before the first table.
+    for table in [_all_designs(power), _own_design(power)][::-1]:
+        console.table(table)
     for line in cheapest_lines(power):
         console.say(line)
     missing = sorted({f"{line.contrast.metric} in {line.contrast.read_in}" for line in _own_lines(power) if line.found is None})
@@ -58,7 +59,7 @@ def _own_design(power: Power) -> Table:
 def _all_designs(power: Power) -> Table:
     from rich.table import Table
 
-    title = "chance that a claim is decided: that a difference of the margin is found, or none recognised as none, the lesser of the two"
+    title = "chance that a claim is decided, whichever is true: a difference of the margin found, none recognised as none"
     table = Table("N", "sweep", *power.claims, title=title, title_justify="left")
     for design in power.designs:
         own = " <" if design == power.plan.design else ""

@@ -24,12 +24,13 @@ from ablations.reporting.collect import FinishedCell
 from ablations.reporting.pooling import Components
 
 _MOST_APART = 2.0
+_NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of K arms: `every` (K, S, P, C) at the candidates that all prompts have, `some` (K, S, Q, D) of the prompts that have more
-    (those of the diversity grid), None where none has two. `is_of_sets`: a value is of all candidates of a prompt together."""
+    """Scores of K arms: `every` (K, S, P, C) at the candidates that nearly all prompts have, `some` (K, S, Q, D) of the prompts that have
+    more (those of the diversity grid), None where none has two. `is_of_sets`: a value is of all candidates of a prompt together."""
 
     every: np.ndarray
     some: np.ndarray | None
@@ -89,7 +90,10 @@ def scores_of(arms: Sequence[Sequence[FinishedCell]], metric: str, conditions: S
         return None
     values = np.array([[table.loc[prompts, candidates].to_numpy(dtype=np.float64) for table in cells] for cells in tables])
     is_there_PC = np.isfinite(values).all(axis=(0, 1))
-    every = values[..., is_there_PC.all(axis=0)]
+    # Nearly all prompts have them: a text that adds no word has no score of its words, and costs its prompt, not its candidate.
+    share_C = is_there_PC.mean(axis=0)
+    common_C = (share_C > 0) & (share_C >= _NEARLY_ALL * share_C.max())
+    every = values[..., common_C][:, :, is_there_PC[:, common_C].all(axis=1)]
     some = values[:, :, is_there_PC.all(axis=1)]
     has_some = some.shape[-1] > 1 and some.shape[-2] > 0
     return Scores(every, some if has_some else None, -1 in candidates) if every.size else None

@@ -112,6 +112,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, reason, capsys):
     assert reason in refused(capsys, plan, *arguments)
 
 
+def test_a_text_that_adds_no_word_costs_its_prompt_and_no_candidate(tmp_path, capsys):
+    """Scores of words are missing where nothing was added: the components of the other prompts are shown all the same."""
+    write_arms(tmp_path, ARMS, SEEDS, num_prompts=12, pictures=False)
+    for path in tmp_path.glob("*/seed-*/scores.parquet"):
+        scores = pd.read_parquet(path)
+        is_lost = (scores.prompt_id == 3) & (scores.candidate == 0) & (scores.condition == "refined")
+        scores[~is_lost].to_parquet(path, index=False)
+    assert "2 x 11 x 3" in power(capsys, "--from", tmp_path)
+
+
 def test_one_seed_has_no_variance_between_seeds(tmp_path, capsys):
     write_arms(tmp_path, ARMS[:2], SEEDS[:1], num_prompts=4, pictures=False)
     assert "2 arms that have 1 seeds in common" in refused(capsys, plan, LOSSES, "--power", "--from", tmp_path)
