@@ -22,6 +22,7 @@ from datamodules import keyed
 from datamodules.batches import (
     BankPlan,
     BatchAssembler,
+    Draws,
     ImagesInOrder,
     KeyedBatchSampler,
     RecordTable,
@@ -302,6 +303,40 @@ class CFPDataModule(LightningDataModule):
         size = self.settings.encode_batch_size
         return (assembler.batch(positions[start : start + size], draws) for start in range(0, len(positions), size))
 
+    def held_out_batches(
+        self, count: int, encoders: Sequence[FeatureEncoder], batch_size: int | None = None
+    ) -> Iterator[dict[str, Tensor | list[str]]]:
+        """The first `count` held-out records in order, or as many as a table has, for measuring: coarse prompts of middle length, plain
+        views, whole targets, and the features of `encoders`, cached as those of the training are. The same for every seed and arm.
+        """
+        records, contents = self._held_out(count)
+        caches = self._open_caches(records, contents, encoders, flips=False) if self.settings.cache else []
+        table = RecordTable(records, self._tokenizers, None)
+        assembler = BatchAssembler(table, caches, None if self.settings.cache else self.settings.image_size)
+        length, size = min(1, table.coarse_rows_RL.shape[1] - 1), batch_size or self.settings.encode_batch_size
+        draws = Draws(0, np.full(len(records), length), np.zeros(len(records), dtype=np.int64))
+        return (assembler.batch(np.arange(start, min(start + size, len(records))), draws) for start in range(0, len(records), size))
+
+    def _held_out(self, count: int) -> tuple[list[CFPRecord], list[str]]:
+        """Held-out records and the digests of their pictures. The tiny world gives more of them than a training watches."""
+        if self.is_tiny_world:
+            records = read_tiny_world("validation", count, self._tokenizers.count_tokens, self._clean)
+            return records, [content_digest(record, {}) for record in records]
+        loaded = self._load()
+        positions = loaded.validation[:count]
+        return [loaded.records[position] for position in positions], [loaded.content_digests[position] for position in positions]
+
+    def watched_batches(self, count: int) -> list[dict[str, Tensor | list[str]]]:
+        """About the first `count` validation records in whole batches, as the training's are, for one process: what it is watched by.
+
+        None where they are too few for a contrastive loss.
+        """
+        positions = self._load().validation[:count]
+        if len(positions) < 2:
+            return []
+        batches = ValidationBatches(self._assemble(), positions, max(2, self.settings.batch_size), self._bank, self._load().train)
+        return [batches[number] for number in range(len(batches))]
+
     def _rank_and_world_size(self) -> tuple[int, int]:
         if self.trainer is None:
             return self.rank, self.world_size
@@ -325,21 +360,24 @@ class CFPDataModule(LightningDataModule):
     def _assemble(self) -> BatchAssembler:
         if self._assembler is None:
             records = self.records
-            caches = self._open_caches() if self.encoders and self.settings.cache else []
+            caches = []
+            if self.encoders and self.settings.cache:
+                caches = self._open_caches(records, self._load().content_digests, self.encoders, self.settings.random_flip)
             table = RecordTable(records, self._tokenizers, self.settings.target_len)
             self._assembler = BatchAssembler(table, caches, self.settings.image_size if self.encoders and not self.settings.cache else None)
         return self._assembler
 
-    def _open_caches(self) -> list[FeatureCache]:
-        loaded = self._load()
-        content = json.dumps([PREPROCESSING, [record.id for record in loaded.records], loaded.content_digests])
+    def _open_caches(
+        self, records: Sequence[CFPRecord], content_digests: Sequence[str], encoders: Sequence[FeatureEncoder], flips: bool
+    ) -> list[FeatureCache]:
+        content = json.dumps([PREPROCESSING, [record.id for record in records], list(content_digests)])
         digest = hashlib.sha256(content.encode()).hexdigest()
-        folder, pictures = self.cache_dir / "features", (len(loaded.records), digest, self.settings.image_size, self.settings.random_flip)
-        caches = [FeatureCache(folder, encoder.name, encoder.digest, encoder.shapes(), *pictures) for encoder in self.encoders]
+        folder, pictures = self.cache_dir / "features", (len(records), digest, self.settings.image_size, flips)
+        caches = [FeatureCache(folder, encoder.name, encoder.digest, encoder.shapes(), *pictures) for encoder in encoders]
 
         def image_batches(start: int = 0) -> DataLoader:
             return DataLoader(
-                ImagesInOrder(loaded.records[start:], self.settings.image_size),
+                ImagesInOrder(records[start:], self.settings.image_size),
                 self.settings.encode_batch_size,
                 num_workers=self.settings.num_workers,
                 collate_fn=stack_images,
@@ -349,5 +387,5 @@ class CFPDataModule(LightningDataModule):
         def show(batches: Iterable[Tensor], total: int, what: str) -> Iterable[Tensor]:
             return track(batches, total, what, self._say, len)
 
-        open_or_build(caches, self.encoders, image_batches, show, self._say, self.settings.full_cache_check)
+        open_or_build(caches, encoders, image_batches, show, self._say, self.settings.full_cache_check)
         return caches

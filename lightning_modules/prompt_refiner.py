@@ -117,9 +117,12 @@ class PromptRefinerModule(pl.LightningModule):
         """The weighted sum of the terms that are on."""
         return torch.stack([self.losses.weights[name.removeprefix("l_")] * value for name, value in terms.items()]).sum()
 
-    def compute_terms(self, batch: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The unweighted terms that are on, by l_NAME, and figures to watch, all scalars."""
-        step = Step(self, batch)
+    def compute_terms(self, batch: dict, alone: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The unweighted terms that are on, by l_NAME, and figures to watch, all scalars.
+
+        `alone` is for looking on: one process reads the whole batch, and chance is the same whatever the seed.
+        """
+        step = Step(self, batch, alone=alone, seed=0 if alone else None)
         terms = {f"l_{name}": loss.of(step) for name, loss in self.loss_terms.items()}
         return terms, step.watched
 

@@ -51,11 +51,13 @@ class Step:
     """One training step of `module` on `batch` (`datamodules.batches` says what a batch holds).
 
     What only some terms want is computed when it is asked for, so that a term that is off costs nothing. `watched` takes figures to log
-    beside the losses, detached scalars by name.
+    beside the losses, detached scalars by name. `alone`: this process reads the whole batch by itself, whatever the others do; `seed`
+    keys its chance in place of the module's.
     """
 
-    def __init__(self, module: Trained, batch: dict):
+    def __init__(self, module: Trained, batch: dict, alone: bool = False, seed: int | None = None):
         self.module, self.batch = module, batch
+        self._alone, self._seed = alone, module.seed if seed is None else seed
         self.backbones = module.backbones
         self.watched: dict[str, Tensor] = {}
 
@@ -82,15 +84,16 @@ class Step:
         mask_BS = self.module.decoder_mask(self.batch["text_tokens_BS"])
         return self.backbones.decoder.logits(adapted_BSH, labels_BT, mask_BS), labels_BT
 
-    def pictures(self) -> Pictures:
+    def pictures(self, encoder: ImageVectorEncoder | None = None) -> Pictures:
         """The fine pictures' features, of all processes: the vectors that AFE's reading reads, (B, V, E), and the pooled feature, (B, E).
 
-        Without AFE, and for a reading of the pooled feature, that is the only vector.
+        Without AFE, and for a reading of the pooled feature, that is the only vector. `encoder` makes them where they are not cached; the
+        module's own by default.
         """
         if "image_pooled_BE" in self.batch:
             pooled_BE, vectors_BVE = self.batch["image_pooled_BE"], self.batch.get("image_vectors_BKE")
         else:
-            features = self.module.encoders["image_vectors"].encode(self.batch["images_BCHW"])
+            features = (encoder or self.module.encoders["image_vectors"]).encode(self.batch["images_BCHW"])
             pooled_BE, vectors_BVE = features["image_pooled"], features.get("image_vectors")
         return Pictures.of(self.gathered(pooled_BE), None if vectors_BVE is None else self.gathered(vectors_BVE))
 
@@ -125,13 +128,13 @@ class Step:
 
     def gathered(self, tensor: Tensor) -> Tensor:
         """A tensor (B, ...) of this process as that of the whole batch, where several processes share it; gradients flow back."""
-        if not self.module.is_shared:
+        if self._alone or not self.module.is_shared:
             return tensor
         return self.module.all_gather(tensor, sync_grads=tensor.is_floating_point()).flatten(0, 1)
 
     @property
     def _keys(self) -> list[tuple[int, ...]]:
-        return [(self.module.seed, *key) for key in self.batch["draw_seeds"].tolist()]
+        return [(self._seed, *key) for key in self.batch["draw_seeds"].tolist()]
 
     def _picture_features(self, encoder: str, names: Sequence[str]) -> tuple[Tensor, ...]:
         """Frozen features out of the batch, or of its pictures where they are not cached."""

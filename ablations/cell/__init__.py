@@ -1,1 +1,1 @@
-"""One cell, by its stages: loading, training, refining, drawing, scoring. `cell.py` alone knows them all."""
+"""One cell, by its stages: loading, training, checking, refining, drawing, scoring. `cell.py` alone knows them all."""

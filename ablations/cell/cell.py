@@ -1,4 +1,4 @@
-"""One cell, end to end: load, train, refine, draw, score, and leave behind what came of it.
+"""One cell, end to end: load, train, check, refine, draw, score, and leave behind what came of it.
 
 Each stage is a folder beside this file, and knows no later one; what a stage gives is what the next one takes.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ablations.cell.checking.check import check
 from ablations.cell.drawing.draw import draw
 from ablations.cell.loading.device import require_device
 from ablations.cell.loading.load import load
@@ -115,6 +116,7 @@ def _run(work: Work, shared: Shared) -> dict:
     loaded = load(work, shared)
     require_sentences(work, loaded.backbones)
     trained = train(work, loaded)
+    check(work, loaded)
     if not loaded.prompts:
         return leave_behind(work, trained, None)
     stores = shared.stores(work.config, loaded.backbones)

@@ -99,6 +99,8 @@ class TrainConfig:
     )
     checkpoint_every: int = option(200, "run", "optimiser steps between checkpoints", least=1)
     log_every: int = option(10, "run", "optimiser steps between log lines", least=1)
+    validate_every: int = option(50, "run", "optimiser steps between looks at the losses of a few held-out records; 0 = none", least=0)
+    check_records: int = option(512, "run", "held-out records that the manipulation checks read after training; 0 = no checks", least=0)
 
 
 @dataclass(frozen=True)

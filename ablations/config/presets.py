@@ -53,6 +53,7 @@ REHEARSAL: dict[str, bool | int | str] = {
     "train.accumulate": 1,
     "train.precision": "32-true",
     "train.log_every": 1,
+    "train.validate_every": 0,
     # With it the float32 networks train on a machine with 24 GB.
     "trainer.checkpoint_unet": True,
     "data.num_train": 16,

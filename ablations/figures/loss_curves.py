@@ -1,4 +1,7 @@
-"""The loss curves of a training: the total and each of its terms in a small panel of its own, raw and smoothed."""
+"""The loss curves of a training: the total and each of its terms in a small panel of its own, raw and smoothed.
+
+Where held-out records were watched (val/l_NAME), their curve stands in the panel of the term.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,13 @@ def loss_curves(csv_path: str | Path, path: str | Path, columns: Sequence[str] |
     Args:
         csv_path: a CSV with a `step` column and blank cells where a row has no value, as Lightning's CSVLogger writes it.
         columns: which columns; by default those whose name has "loss" or "l" as a part ("train/loss", "train/l_mse"), the
-            total first.
+            total first; val/NAME goes with train/NAME.
 
     The smoothed line is a centred mean over a fifteenth of the points. Raises ValueError where there is no
     `step`, no such column, or no value.
     """
     curves = _read(csv_path, columns)
+    held_out = {name: curves.pop(_held_out_name(name)) for name in list(curves) if _held_out_name(name) in curves}
     across = min(len(curves), 2) if len(curves) <= 4 else 3
     down = math.ceil(len(curves) / across)
     with house_style():
@@ -43,6 +47,8 @@ def loss_curves(csv_path: str | Path, path: str | Path, columns: Sequence[str] |
         for position, (name, curve) in enumerate(curves.items()):
             axes = figure.add_subplot(down, across, position + 1)
             _draw_curve(axes, name, curve)
+            if name in held_out:
+                _draw_held_out(axes, held_out[name])
             if position >= len(curves) - across:
                 axes.set_xlabel("training step")
         save_png(figure, Path(path))
@@ -66,6 +72,17 @@ def _read(csv_path: str | Path, columns: Sequence[str] | None) -> Mapping[str, p
         raise ValueError(f"{csv_path} holds no loss values; its columns are {', '.join(table.columns)}")
     order = sorted(curves, key=lambda name: not _TOTAL_NAME.search(name)) if columns is None else list(curves)
     return {name: curves[name] for name in order}
+
+
+def _held_out_name(name: str) -> str:
+    return f"val/{name.removeprefix('train/')}" if name.startswith("train/") else ""
+
+
+def _draw_held_out(axes: Axes, curve: pd.DataFrame) -> None:
+    column = curve.columns[1]
+    label = f"held-out records, ends at {curve[column].iloc[-1]:.4g}"
+    axes.plot(curve["step"], curve[column], color=SOFT_INK, linestyle="--", linewidth=1.2, marker="o", markersize=2.5, label=label)
+    axes.legend(fontsize=8, frameon=False, loc="best")
 
 
 def _set_title(figure: Figure, title: str) -> None:

@@ -2,8 +2,8 @@
 
 w_h = softmax(t q_h(c) . k_h(x_k) / temperature),  representation = concat_h [sum_k w_hk V_k x_k]_h,  4 heads, t learned from 5
 Source of the idea: attention pooling (the last layer of OpenAI's CLIP-ResNets), with values that know where they look. Patch tokens were
-never trained in the joint space, and one projection for all of them costs retrieval; the V_k start as the ridge regression of the pooled
-feature on all patch tokens together, weighed alike. No forcing term is needed: t makes the weights sharp at the start. It costs 297
+never trained in the joint space, and one projection for all of them costs retrieval; each V_k starts as the ridge regression of the
+pooled feature on its own patch token. No forcing term is needed: t makes the weights sharp at the start. It costs 297
 thousand parameters in the tiny profile (grid^2 E^2 of them values) and grid^2 further vectors a picture in the cache.
 Shapes: B = batch, V = class token and K pooled patch tokens, H = heads, E = joint-space width = H F, N = fitting pictures.
 """
@@ -32,9 +32,8 @@ class PositionValues(Reading):
         self.values_KEE = nn.Parameter(torch.eye(width).repeat(settings.grid**2, 1, 1))
 
     def fit(self, vectors_NVE: Tensor) -> None:
-        patches_NKE = vectors_NVE[:, 1:]
-        projection_IE = ridge_regression(patches_NKE.flatten(1), vectors_NVE[:, 0])
-        self.values_KEE.copy_(patches_NKE.shape[1] * projection_IE.view_as(self.values_KEE))
+        for value_EE, position_NE in zip(self.values_KEE, vectors_NVE[:, 1:].unbind(dim=1), strict=True):
+            value_EE.copy_(ridge_regression(position_NE, vectors_NVE[:, 0]))
 
     def logits(self, vectors_BVE: Tensor, text_BE: Tensor | None) -> Tensor:
         return self.dynamic_weights(vectors_BVE[:, 0], vectors_BVE[:, 1:])

@@ -27,7 +27,7 @@ ROOMS = (
     ("commands",),
 )
 RANKS = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
-STAGES = ("loading", "training", "refining", "drawing", "scoring")
+STAGES = ("loading", "training", "checking", "refining", "drawing", "scoring")
 # The files of `ablations/cell` that may know several stages: the order of the stages, what they share, and what they show.
 KNOW_SEVERAL_STAGES = {"ablations.cell.cell", "ablations.cell.shared", "ablations.cell.screen"}
 COMMANDS = sorted(file.stem for file in (ROOT / "ablations").glob("*.py") if file.stem not in ("__init__", "__main__"))

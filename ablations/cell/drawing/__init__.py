@@ -1,1 +1,1 @@
-"""Stage 4 of a cell: pictures of texts."""
+"""Stage 5 of a cell: pictures of texts."""

@@ -1,1 +1,1 @@
-"""Stage 3 of a cell: every evaluation prompt under every condition."""
+"""Stage 4 of a cell: every evaluation prompt under every condition."""

@@ -1,4 +1,4 @@
-"""The third stage: every evaluation prompt is refined, and every picture planned that is to be drawn and scored.
+"""The fourth stage: every evaluation prompt is refined, and every picture planned that is to be drawn and scored.
 
 What the conditions are stands in `ablations.results.conditions`; here each is asked to write, candidate by candidate.
 

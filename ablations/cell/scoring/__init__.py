@@ -1,1 +1,1 @@
-"""Stage 5 of a cell: scores of pictures, of texts and of sets of candidates."""
+"""Stage 6 of a cell: scores of pictures, of texts and of sets of candidates."""

@@ -6,6 +6,7 @@ import csv
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -24,13 +25,18 @@ from lightning_modules.prompt_refiner import PromptRefinerModule
 FINAL, LAST, CURVES = "final.ckpt", "last.ckpt", "metrics.csv"
 
 
+# Held-out records whose losses are looked at in training: enough for a curve, few enough to cost nothing.
+_WATCHED_RECORDS = 16
+
+
 class _Watch(pl.Callback):
     """Progress, metrics.csv and W&B, checkpoints, and the stop at a signal, at the end of each optimiser step.
 
     Of several processes, rank 0 alone writes and speaks; the logged values are those of the whole batch in all of them.
     """
 
-    def __init__(self, work: Work, total_steps: int, made_from: dict[str, str]):
+    def __init__(self, work: Work, total_steps: int, made_from: dict[str, str], watched: Sequence[dict] = ()):
+        self._watched = watched
         self._config, self._folder, self._console = work.config, work.folder, work.console
         self._tracker, self._stop = work.tracker, work.stop
         self._total, self._made_from = total_steps, made_from
@@ -68,8 +74,9 @@ class _Watch(pl.Callback):
             stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
         if stopping:
             self._stop.requested = True
-        if step % self._config.train.log_every == 0 or step == self._total:
-            self._report(values, step)
+        validated = self._validate(trainer, module) if self._is_time_to_validate(step) and trainer.is_global_zero else {}
+        if validated or step % self._config.train.log_every == 0 or step == self._total:
+            self._report(values | validated, step)
         if step == self._total:
             self._save(trainer, FINAL)
             if trainer.is_global_zero:
@@ -78,6 +85,16 @@ class _Watch(pl.Callback):
             self._save(trainer, LAST)
         if stopping:
             self._stop.check(f"training, step {step}")
+
+    def _is_time_to_validate(self, step: int) -> bool:
+        every = self._config.train.validate_every
+        return bool(every and self._watched) and (step % every == 0 or step == self._total)
+
+    def _validate(self, trainer: pl.Trainer, module: PromptRefinerModule) -> dict[str, float]:
+        """The terms on the watched records, by val/l_NAME, at the same noise every time. The training hears nothing of it."""
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            rows = [module.compute_terms(trainer.strategy.batch_to_device(batch), alone=True)[0] for batch in self._watched]
+        return {f"val/{name}": sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
 
     def _report(self, logged: dict[str, float], step: int) -> None:
         self._rows.append({"step": step, **logged})
@@ -127,7 +144,7 @@ def read_curves(path: Path) -> list[dict[str, float]]:
 def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
     """Write rows as CSV, whole or not at all."""
     with whole_file(path) as aside, aside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), restval="")
+        writer = csv.DictWriter(stream, fieldnames=list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -180,7 +197,8 @@ def fit(
     steps = total_steps(work.config, data.batches_per_epoch)
     if resume is None and module.afe is not None and module.afe.starts_from_pictures:
         module.start_afe(data.fitting_batches())
-    trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from)], work.folder.training_path, place)
+    watched = data.watched_batches(_WATCHED_RECORDS) if work.config.train.validate_every and not (place and place.rank) else []
+    trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from, watched)], work.folder.training_path, place)
     # DDP waits for a gradient of every parameter in its buckets.
     without_gradient = module.parameters_without_gradient() if place else []
     for parameter in without_gradient:
