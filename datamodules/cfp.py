@@ -320,7 +320,7 @@ class CFPDataModule(LightningDataModule):
     def _held_out(self, count: int) -> tuple[list[CFPRecord], list[str]]:
         """Held-out records and the digests of their pictures. The tiny world gives more of them than a training watches."""
         if self.is_tiny_world:
-            records = read_tiny_world("validation", count, self._tokenizers.count_tokens, self._clean)
+            records = read_tiny_world("validation", count, world(self.settings.world), self._tokenizers.count_tokens, self._clean)
             return records, [content_digest(record, {}) for record in records]
         loaded = self._load()
         positions = loaded.validation[:count]

@@ -111,11 +111,11 @@ class Reading(nn.Module):
 
     @torch.no_grad()
     def start(self, vectors_NVE: Tensor, text_NE: Tensor) -> None:
-        """Fit what starts from pictures and, in the frozen twin, centre the logits; row i of the texts belongs to picture i."""
-        self.fit(vectors_NVE)
+        """In the frozen twin centre the logits, then fit what starts from pictures; row i of the texts belongs to picture i."""
         if self.twin == "frozen":
             logits_NK = self.logits(vectors_NVE, text_NE)
             self.logits_mean, self.logits_spread = logits_NK.mean(dim=0), logits_NK.std(dim=0).clamp_min(1e-6)
+        self.fit(vectors_NVE)
 
     def untrained_parameters(self) -> list[nn.Parameter]:
         """Those that a twin has and does not train: its network that weighs."""

@@ -9,19 +9,19 @@ _STRENGTHS = tuple(10.0**power for power in range(-6, 3))
 
 
 def ridge_regression(inputs_NI: Tensor, targets_NO: Tensor) -> Tensor:
-    """B (I, O) that minimises |X B - Y|^2 + s |B|^2, float32; s, relative to X's mean square singular value, errs least on those left out.
+    """B (I, O) that minimises |X B - Y|^2 + s |B|^2, float32; s, relative to the mean square of X's rows, errs least on those left out.
 
-    In double precision, without intercept. N = fitting pictures, I, O = widths.
+    In double precision on N x N numbers, without intercept: many inputs cost little. N = fitting pictures, I, O = widths.
     """
     inputs, targets = inputs_NI.double(), targets_NO.double()
-    left_NR, values_R, right_RI = torch.linalg.svd(inputs, full_matrices=False)
-    rotated_RO = left_NR.T @ targets
-    best_RO, least = torch.zeros_like(rotated_RO), float("inf")
-    for strength in (relative * float(values_R.square().mean()) for relative in _STRENGTHS):
-        kept_R = values_R.square() / (values_R.square() + strength)
-        leverage_N = (left_NR.square() * kept_R).sum(dim=1).clamp_max(1 - 1e-9)
-        residuals_NO = targets - left_NR @ (kept_R[:, None] * rotated_RO)
+    values_N, vectors_NN = torch.linalg.eigh(inputs @ inputs.T)
+    values_N, rotated_NO = values_N.clamp_min(0), vectors_NN.T @ targets
+    best_NO, least = torch.zeros_like(targets), float("inf")
+    for strength in (relative * float(values_N.mean()) for relative in _STRENGTHS):
+        kept_N = values_N / (values_N + strength)
+        leverage_N = (vectors_NN.square() * kept_N).sum(dim=1).clamp_max(1 - 1e-9)
+        residuals_NO = targets - vectors_NN @ (kept_N[:, None] * rotated_NO)
         error = float((residuals_NO / (1 - leverage_N)[:, None]).square().mean())
         if error < least:
-            best_RO, least = (values_R / (values_R.square() + strength))[:, None] * rotated_RO, error
-    return (right_RI.T @ best_RO).float()
+            best_NO, least = vectors_NN @ (rotated_NO / (values_N + strength)[:, None]), error
+    return (inputs.T @ best_NO).float()

@@ -25,6 +25,8 @@ SMALL = {
         "train.batch_size": 8,
         "loss.clip_bank": 8,
         "train.log_every": 1,
+        "train.validate_every": 2,
+        "train.check_records": 12,
     },
     **{"eval.num_prompts": 3, "eval.num_candidates": 2, "eval.steps": 2, "eval.grid_prompts": 2},
     **{"trainer.progress": "none", "wandb.mode": "offline"},

@@ -32,7 +32,7 @@ from ablations.runtime.stopping import StopRequest
 SETTINGS = {
     **{"backbones.init": "random", "data.num_train": 48, "data.num_validation": 8, "train.batch_size": 8, "loss.clip_bank": 6},
     **{"train.log_every": 1, "trainer.accelerator": "cpu", "trainer.threads": 1, "trainer.progress": "none", "wandb.mode": "disabled"},
-    **{"eval.num_prompts": 0},
+    **{"eval.num_prompts": 0, "train.check_records": 0},
 }
 ARMS = {
     "mse": ("use_text=false", "use_clip=false"),

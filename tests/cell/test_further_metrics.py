@@ -132,6 +132,7 @@ def test_a_cell_scores_what_was_asked_for_and_its_report_says_what_is_not_availa
 
     settings = {
         **{"data.num_train": 16, "data.num_validation": 8, "train.max_steps": 1, "train.batch_size": 8, "loss.clip_bank": 8},
+        **{"train.check_records": 0},
         **{"eval.num_prompts": 2, "eval.num_candidates": 1, "eval.steps": 1, "eval.grid_prompts": 0, "eval.controls": False},
         **{"trainer.progress": "none", "wandb.mode": "disabled", "output_dir": tmp_path / "outputs"},
         **{"eval.metrics": "nima-aesthetic,nima-technical,niqe", "eval.missing_metrics": "skip", "eval.metrics_dir": random_nima},

@@ -34,7 +34,7 @@ COMMAND = (
     "data.world=1",
     *("train.max_steps=2", "data.num_train=48", "data.num_validation=8", "train.batch_size=8", "loss.clip_bank=8", "eval.num_prompts=2"),
     *("eval.num_candidates=2", "eval.steps=2", "eval.max_new_tokens=8", "eval.batch_size=4", "eval.grid_prompts=1"),
-    *("wandb.mode=disabled", "trainer.threads=1", "trainer.progress=none"),
+    *("wandb.mode=disabled", "trainer.threads=1", "trainer.progress=none", "train.check_records=0"),
 )
 TEXT_ENCODER = {
     "positional_embedding": (77, 128),

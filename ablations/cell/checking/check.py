@@ -12,7 +12,7 @@ from pathlib import Path
 import lightning_modules
 from ablations.cell.checking.figures import afe_figures, text_image_figures
 from ablations.cell.checking.held_out import read_held_out
-from ablations.cell.checking.noise_gap import mse_gap_closed
+from ablations.cell.checking.noise_gap import NUM_PICTURES, mse_gap_closed
 from ablations.cell.loading.load import Loaded
 from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
@@ -59,7 +59,7 @@ def measure(loaded: Loaded, num_records: int) -> dict[str, float]:
     held_out = read_held_out(loaded, num_records)
     figures = {} if module.afe is None else afe_figures(module.afe, held_out)
     figures |= text_image_figures(module.afe, held_out) | {"text_loss": held_out.text_loss}
-    gap = mse_gap_closed(module.text_encoder, loaded.backbones, loaded.data)
+    gap = mse_gap_closed(module.text_encoder, loaded.backbones, loaded.data, min(num_records, NUM_PICTURES))
     return figures | ({} if gap is None else {"mse_gap_closed": gap}) | {"records": float(len(held_out.coarse_NE))}
 
 

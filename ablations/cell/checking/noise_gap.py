@@ -29,19 +29,20 @@ _AT_ONCE = 32
 
 
 @torch.no_grad()
-def mse_gap_closed(encoder: FineGrainedTextEncoder, backbones: Backbones, data: CFPDataModule) -> float | None:
-    """The share of the gap that `encoder` closes on the first 96 held-out records; None where there is no gap to close."""
-    batches = list(data.held_out_batches(NUM_PICTURES, [backbones.latent_encoder()], _AT_ONCE))
-    device = next(encoder.parameters()).device
+def mse_gap_closed(
+    encoder: FineGrainedTextEncoder, backbones: Backbones, data: CFPDataModule, num_pictures: int = NUM_PICTURES
+) -> float | None:
+    """The share of the gap that `encoder` closes on the first held-out records; None where there is no gap to close."""
+    batches = list(data.held_out_batches(num_pictures, [backbones.latent_encoder()], _AT_ONCE))
+    device, found = next(encoder.parameters()).device, sum(len(batch["ids_B"]) for batch in batches)
 
     def error(read: FineGrainedTextEncoder, tokens_of: Callable[[dict], Tensor]) -> float:
         total, first = 0.0, 0
-        num_pictures = sum(len(batch["ids_B"]) for batch in batches)
         for batch in batches:
             states_BSD = read(tokens_of(batch).to(device)).states_BSD
-            total += float(_errors(backbones, batch, states_BSD, first, num_pictures).sum())
+            total += float(_errors(backbones, batch, states_BSD, first, found).sum())
             first += len(batch["ids_B"])
-        return total / num_pictures
+        return total / found
 
     frozen = backbones.text_encoder
     coarse, fine = error(frozen, _coarse), error(frozen, lambda batch: backbones.tokenize(batch["fine_prompts"]))
