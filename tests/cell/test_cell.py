@@ -57,9 +57,22 @@ def test_a_cell_leaves_every_file_of_its_contract(finished):
     assert run["seed"] == 0 and run["arm"] == finished.arm and run["train_id"] == finished.train_id
     assert run["config"]["prompt_len"] == 6 and run["config"]["use_afe"] is True
     assert all(len(run["digests"][name]) >= 16 for name in ("data", "weights"))
-    assert set(run["timings"]) == {"backbones", "data", "training", "refining", "drawing", "scoring"}
+    assert set(run["timings"]) == {"backbones", "data", "training", "checks", "refining", "drawing", "scoring"}
     assert run["versions"]["torch"] and run["threads"] >= 1
     assert not list(finished.path.rglob(".partial-*"))
+
+
+def test_a_cell_is_checked_and_arms_of_one_training_share_the_checks(finished, tmp_path):
+    kept = json.loads((finished.training_path / "checks.json").read_text())
+    run = json.loads(finished.run_json.read_text())
+    assert run["checks"] == kept["checks"] and run["checks"]["records"] == 12
+    assert {"afe_cosine_to_pooled", "afe_entropy_share", "clip_accuracy", "mse_gap_closed", "text_loss"} <= set(run["checks"])
+    kept["checks"]["text_loss"] = 7.0
+    (finished.training_path / "checks.json").write_text(json.dumps(kept))
+    other = run_small(finished.training_path.parents[2], "prompt_len=4", "eval.num_prompts=0")
+    assert json.loads(other.run_json.read_text())["checks"]["text_loss"] == 7.0
+    curves = pd.read_csv(finished.metrics_csv)
+    assert curves["val/l_text"].notna().tolist() == [False, True, True]
 
 
 def test_every_drawing_has_a_line_a_picture_and_scores(finished):

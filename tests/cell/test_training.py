@@ -70,6 +70,27 @@ def test_the_same_seed_gives_the_same_weights_and_losses_bit_for_bit(small_backb
     assert len(read_curves(one.training_path / "metrics.csv")) == 9
 
 
+def test_looking_at_held_out_losses_changes_no_bit_of_a_training_and_is_the_same_at_equal_weights(small_backbones, tmp_path):
+    _, unseen = train_arm(tmp_path / "unseen", small_backbones, "train.validate_every=0", steps=4)
+    _, watched = train_arm(tmp_path / "watched", small_backbones, "train.validate_every=2", steps=4)
+    assert_equal_weights(unseen, watched)
+    rows, seen = (read_curves(run.training_path / CURVES) for run in (unseen, watched))
+    assert [{name: value for name, value in row.items() if not name.startswith("val/")} for row in seen] == rows
+    assert [row["step"] for row in seen if "val/l_mse" in row] == [2, 4]
+    assert {name for name in seen[1] if name.startswith("val/")} == {"val/l_mse", "val/l_text", "val/l_clip"}
+
+
+def test_a_reading_that_starts_from_pictures_resumes_bit_for_bit_and_does_not_start_again(small_backbones, tmp_path, monkeypatch):
+    words = ("afe.reading=position_values", "afe.weights=frozen", "use_mse=false")
+    module, whole = train_arm(tmp_path / "whole", small_backbones, *words, steps=4)
+    assert module.afe.logits_spread.shape == (4, 16)
+    with pytest.raises(Preempted):
+        train_arm(tmp_path / "part", small_backbones, *words, steps=4, stop_after=2)
+    monkeypatch.setattr("lightning_modules.prompt_refiner.PromptRefinerModule.start_afe", None)
+    _, resumed = train_arm(tmp_path / "part", small_backbones, *words, steps=4)
+    assert_equal_weights(whole, resumed)
+
+
 def test_another_seed_gives_other_weights(small_backbones, tmp_path):
     _, one = train_arm(tmp_path, small_backbones, steps=2)
     _, two = train_arm(tmp_path, small_backbones, "seed=1", steps=2)
