@@ -5,7 +5,10 @@ features of the coarse prompt and the original, frozen encoder's features of its
 and after training, paired by prompt and seed:
 
     pooled    cos of the pooled joint-space features, as L_clip and feature matching read them
-    states    mean over the fine prompt's positions, start and end token included, of the cos of the text states that the UNet reads
+    states    mean over the fine prompt's positions, end token included, of the cos of the text states that the UNet reads; positions of
+              tokens that both prompts begin with are left out: they are equal at step 0 by causality, and can only fall
+    gap       share of the UNet's error gap that E_T closes, from the frozen encoder reading the coarse prompt (0) to its reading the fine
+              one (1), on held-out pictures at fixed noise and stratified timesteps: what the UNet makes of the states
 
 A control stands beside each: the same against the fine prompt of *another* coarse prompt. What rises there too is a drift towards fine
 prompts in general and says nothing of this prompt's meaning; `own - other` is what is specific.
@@ -27,7 +30,8 @@ from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
 How near E_T's features of the coarse prompts are to the frozen text encoder's features of the fine ones, as cosines, before training
-(step 0) and after it, over evaluation prompts. A control compares with another prompt's fine prompt: what rises there too is no merit.
+(step 0) and after it, over evaluation prompts; and how much of what the fine prompt tells the UNet E_T tells it from the coarse one, as the
+share of the error gap that it closes. A control compares with another prompt's fine prompt: what rises there too is no merit.
 
 RUN_DIR is OUTPUT_DIR/ARM/seed-SEED; several seeds of one arm, or the arm's folder, are pooled. One run gives an interval over prompts
 only, and says so; two give none; three or more give one that holds for new seeds and prompts.

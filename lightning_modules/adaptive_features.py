@@ -117,6 +117,13 @@ class Reading(nn.Module):
             self.logits_mean, self.logits_spread = logits_NK.mean(dim=0), logits_NK.std(dim=0).clamp_min(1e-6)
         self.fit(vectors_NVE)
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others) -> None:
+        """The frozen twin's centre has the shape of its logits, which only the pictures told."""
+        for name in ("logits_mean", "logits_spread"):
+            if self.twin == "frozen" and prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=getattr(self, name).device))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def untrained_parameters(self) -> list[nn.Parameter]:
         """Those that a twin has and does not train: its network that weighs."""
         return [] if self.twin == "learned" else list(self.dynamic_weights.parameters())

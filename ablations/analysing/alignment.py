@@ -65,7 +65,8 @@ class Comparison:
 def cosines(encoder: FineGrainedTextEncoder, backbones: Backbones, coarse: Sequence[str], fine: Sequence[str]) -> dict[str, np.ndarray]:
     """Cosines between an encoder's features of coarse prompts and the frozen encoder's features of as many fine ones, float64 (N,) each.
 
-    "pooled" and "states", as the docstring of `ablations.alignment` defines them. Texts beyond the encoder's positions are cut, as
+    "pooled" and "states", as the docstring of `ablations.alignment` defines them: states that are equal at step 0 by causality, those of
+    the tokens that both prompts begin with, are left out, unless there are no others. Texts beyond the encoder's positions are cut, as
     everywhere. Raises ValueError where there are not as many fine as coarse prompts.
     """
     import numpy as np
@@ -86,6 +87,8 @@ def cosines(encoder: FineGrainedTextEncoder, backbones: Backbones, coarse: Seque
             pooled_B = cosine_similarity(own.pooled_BE.double(), target.pooled_BE.double(), dim=-1)
             states_BS = cosine_similarity(own.states_BSD.double(), target.states_BSD.double(), dim=-1)
             mask_BS = text_mask(fine_BS)
+            own_mask_BS = mask_BS & (coarse_BS == fine_BS).long().cumprod(dim=1).eq(0)
+            mask_BS = torch.where(own_mask_BS.any(dim=1, keepdim=True), own_mask_BS, mask_BS)
             states_B = (states_BS * mask_BS).sum(dim=1) / mask_BS.sum(dim=1)
         for name, values_B in (("pooled", pooled_B), ("states", states_B)):
             parts[name].append(values_B.cpu().numpy())
@@ -187,20 +190,34 @@ def held_out_pairs(run: TrainedRun, module: Any, count: int, console: Console) -
     return [Pair(prompt.coarse_prompt, prompt.fine_prompt) for prompt in prompts]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The prompts, `aligned` of every run at step 0 and after training, and the share of the UNet's error gap that each run closes
+    (`cell.checking.noise_gap`; None where there is no gap). At step 0 that is 0.
+    """
+
+    pairs: list[Pair]
+    step0: list[dict]
+    trained: list[dict]
+    gaps_closed: list[float | None]
+
+
 def measure_alignment(
     runs: Sequence[TrainedRun], num_prompts: int | None, console: Console, backbones: Backbones | None = None
-) -> tuple[list[Pair], list[dict], list[dict]]:
-    """The prompts, and `aligned` of every run at step 0 and after training. `backbones`: networks that are loaded already.
+) -> Measured:
+    """Measure every run at step 0 and after training. `backbones`: networks that are loaded already.
 
     Raises UserError as `find_runs`, `evaluated_pairs` and `PromptRefiner.from_run` do.
     """
+    from ablations.cell.checking.noise_gap import mse_gap_closed
+    from ablations.cell.loading.data import build_data
     from ablations.refiner.prompt_refiner import PromptRefiner
 
     pairs = None if num_prompts is not None else evaluated_pairs(runs[0])
     for run in runs[1:] if pairs is not None else ():
         if evaluated_pairs(run) != pairs:
             raise UserError(f"{run} was evaluated on other prompts than {runs[0]}: give --num-prompts N, which is the same for all")
-    step0, trained = [], []
+    step0, trained, gaps = [], [], []
     for run in console.track(runs, len(runs), "reading with the trained encoders"):
         refiner = PromptRefiner.from_run(run.folder, backbones)
         backbones = refiner.backbones
@@ -210,21 +227,21 @@ def measure_alignment(
         # E_T starts as a copy of the frozen encoder, in every seed.
         step0.append(step0[0] if step0 else aligned(backbones.text_encoder, backbones, pairs))
         trained.append(aligned(refiner.module.text_encoder, backbones, pairs))
+        gaps.append(mse_gap_closed(refiner.module.text_encoder, backbones, build_data(run.config, refiner.module, console.say)))
     assert pairs is not None
-    return pairs, step0, trained
+    return Measured(pairs, step0, trained, gaps)
 
 
-def content_of(
-    runs: Sequence[TrainedRun], pairs: Sequence[Pair], step0: Sequence[dict], trained: Sequence[dict], comparisons: Sequence[Comparison]
-) -> dict:
+def content_of(runs: Sequence[TrainedRun], measured: Measured, comparisons: Sequence[Comparison]) -> dict:
     """What alignment.json holds."""
+    pairs = measured.pairs
     rows = []
-    for run, before, after in zip(runs, step0, trained, strict=True):
+    for run, before, after in zip(runs, measured.step0, measured.trained, strict=True):
         for i, pair in enumerate(pairs):
             row = {"seed": run.config.seed, "coarse": pair.coarse, "fine": pair.fine}
-            for measured, against in after:
-                key = (measured, against)
-                row[f"{measured}, {against}"] = {"step0": float(before[key][i]), "trained": float(after[key][i])}
+            for measure, against in after:
+                key = (measure, against)
+                row[f"{measure}, {against}"] = {"step0": float(before[key][i]), "trained": float(after[key][i])}
             rows.append(row)
     return {
         "arm": runs[0].run["arm"],
@@ -232,8 +249,11 @@ def content_of(
         "seeds": [run.config.seed for run in runs],
         "num_prompts": len(pairs),
         "num_distinct_coarse_prompts": comparisons[0].num_prompts,
-        "definition": "cosine between E_T's features of the coarse prompt and the frozen encoder's features of a fine prompt; "
-        "differences are trained - step 0, paired, with 95% intervals",
+        "definition": "cosine between E_T's features of the coarse prompt and the frozen encoder's features of a fine prompt, text states "
+        "over positions that are not equal by causality; differences are trained - step 0, paired, with 95% intervals",
+        "gap_closed": {str(run.config.seed): gap for run, gap in zip(runs, measured.gaps_closed, strict=True)},
+        "gap_closed_definition": "share of the UNet's error gap from the coarse prompt to the fine one, both read by the frozen encoder, "
+        "that E_T(coarse) closes on held-out pictures at fixed noise",
         "comparisons": [asdict(comparison) for comparison in comparisons],
         "prompts": rows,
     }
@@ -290,13 +310,16 @@ def study_alignment(folders: Sequence[Path], num_prompts: int | None, to: Path) 
     from ablations.runtime.console import Console
 
     console = Console()
-    pairs, step0, trained = measure_alignment(runs, num_prompts, console)
-    comparisons = compare_alignment(step0, trained, [pair.coarse for pair in pairs])
+    measured = measure_alignment(runs, num_prompts, console)
+    step0, trained = measured.step0, measured.trained
+    comparisons = compare_alignment(step0, trained, [pair.coarse for pair in measured.pairs])
     size = f"N = {len(runs)} seed{'s' if len(runs) > 1 else ''} x {comparisons[0].num_prompts} distinct coarse prompts"
     title = f"{runs[0].run['arm']}" + (", tiny world" if runs[0].config.profile == "tiny" else "") + f", {size}"
-    write_json(to / "alignment.json", content_of(runs, pairs, step0, trained, comparisons))
+    write_json(to / "alignment.json", content_of(runs, measured, comparisons))
     draw_alignment(to / "alignment.png", title, step0, trained, comparisons)
     console.table(table_of(title, comparisons))
+    gaps = ", ".join("no gap" if gap is None else f"{gap:.2f}" for gap in measured.gaps_closed)
+    console.say(f"share of the UNet's error gap between coarse and fine prompt that E_T closes, by seed: {gaps}")
     notes = dict.fromkeys(comparison.note for comparison in comparisons if comparison.note)
     console.say("; ".join([*notes, "* the interval excludes 0"] if any(c.low is not None for c in comparisons) else notes))
     console.say(f"figure: {to / 'alignment.png'}, figures in numbers: {to / 'alignment.json'}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ablations.config import KEYS, from_flat_dict, to_flat_dict
 from ablations.config.names import train_id
+from ablations.reporting.claims import load_claims
 from ablations.results.run_folder import read_run
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import write_json
@@ -28,10 +29,6 @@ COLUMNS = {
     "mse_gap_closed": ("L_mse's gap closed", 2),
     "text_loss": ("L_text", 3),
 }
-# AFE counts as delivered in a seed where all of these hold; fixed before any training that they judged.
-MOST_COSINE_TO_POOLED, MOST_COSINE_TO_MEAN_WEIGHTS = 0.95, 0.97
-ENTROPY_SHARES = (0.2, 0.9)
-LEAST_RETRIEVAL_SHARE = 0.9  # of what the arm without AFE retrieves by the pooled feature, at equal seed
 
 
 @dataclass(frozen=True)
@@ -63,19 +60,18 @@ class CheckedArm:
 
 
 def failures(checks: Mapping[str, float], without_afe: Mapping[str, float] | None) -> list[str]:
-    """Why AFE was not delivered in a seed, as names of checks; empty where it was.
+    """Why AFE was not delivered in a seed, as names of checks; empty where it was. The bounds are those of the claim about AFE.
 
     `without_afe` are the checks of the arm without AFE at this seed; where there is none the comparison with it fails.
     """
-    least, most = ENTROPY_SHARES
-    pooled = (without_afe or {}).get("pooled_retrieval_coarse")
-    holds = {
-        "afe_cosine_to_pooled": checks["afe_cosine_to_pooled"] <= MOST_COSINE_TO_POOLED,
-        "afe_entropy_share": least <= checks["afe_entropy_share"] <= most,
-        "afe_cosine_to_mean_weights": checks["afe_cosine_to_mean_weights"] <= MOST_COSINE_TO_MEAN_WEIGHTS,
-        "afe_retrieval_coarse": pooled is not None and checks["afe_retrieval_coarse"] >= LEAST_RETRIEVAL_SHARE * pooled,
-    }
-    return [name for name, held in holds.items() if not held]
+    (claim,) = (claim for claim in load_claims() if claim.id == "afe")
+    failed = []
+    for bound in claim.checks:
+        value, whole = checks[bound.measure], (without_afe or {}).get(bound.of)
+        is_within = (bound.at_least is None or value >= bound.at_least) and (bound.at_most is None or value <= bound.at_most)
+        if not is_within or (bound.of and (whole is None or value < bound.times * whole)):
+            failed.append(bound.measure)
+    return failed
 
 
 def checked_arms(output_dir: Path) -> list[CheckedArm]:

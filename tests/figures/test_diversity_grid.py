@@ -169,6 +169,14 @@ def test_loss_curves_draw_a_panel_for_each_loss_column_and_the_same_bytes(tmp_pa
     assert Image.open(tmp_path / "a.png").width == pytest.approx(2 * one.width, abs=60)
 
 
+def test_a_held_out_curve_stands_in_the_panel_of_its_term(tmp_path):
+    rows = ["step,train/l_text,val/l_text", *(f"{step},{1 / step},{2 / step if step % 5 == 0 else ''}" for step in range(1, 31))]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows))
+    (tmp_path / "alone.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    both, alone = (Image.open(loss_curves(tmp_path / f"{name}.csv", tmp_path / f"{name}.png")) for name in ("metrics", "alone"))
+    assert both.size == alone.size and both.tobytes() != alone.tobytes()
+
+
 def test_loss_curves_say_what_is_missing(tmp_path):
     _metrics_csv(tmp_path / "metrics.csv", 3)
     with pytest.raises(ValueError, match=r"no column 'train/l_clip'; it has epoch, step, train/l_mse"):
