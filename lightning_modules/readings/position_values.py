@@ -1,6 +1,6 @@
 """AFE as attention of the class token to the patches, with a value projection for every position. Reconstructed.
 
-w_h = softmax(t q_h(c) . k_h(x_k) / temperature),  representation = concat_h [sum_k w_hk V_k x_k]_h,  4 heads, t learned from 10
+w_h = softmax(t q_h(c) . k_h(x_k) / temperature),  representation = concat_h [sum_k w_hk V_k x_k]_h,  4 heads, t learned from 5
 Source of the idea: attention pooling (the last layer of OpenAI's CLIP-ResNets), with values that know where they look. Patch tokens were
 never trained in the joint space, and one projection for all of them costs retrieval; the V_k start as the ridge regression of the pooled
 feature on all patch tokens under the first weights. No forcing term is needed: t makes the weights sharp at the start. It costs 297
@@ -18,8 +18,7 @@ from lightning_modules.attention_weights import AttentionLogits
 from lightning_modules.ridge import ridge_regression
 from lightning_modules.settings import AFESettings
 
-# Weights begin at two thirds of the largest entropy, where neither end is near.
-NUM_HEADS, FIRST_FACTOR = 4, 10.0
+NUM_HEADS, FIRST_FACTOR = 4, 5.0
 
 
 class PositionValues(Reading):

@@ -80,7 +80,7 @@ def test_heads_of_position_values_weigh_their_own_part_of_the_values():
     values = torch.stack([vectors[:, 1 + k] @ reading.values_KEE[k] for k in range(GRID**2)], dim=1)
     parts = [(weights[:, h, :, None] * values[:, :, 2 * h : 2 * h + 2]).sum(1) for h in range(4)]
     assert torch.allclose(reading(vectors).representation_BE, torch.cat(parts, dim=1), atol=1e-5)
-    assert reading.dynamic_weights.log_factor.exp().item() == pytest.approx(10.0)
+    assert reading.dynamic_weights.log_factor.exp().item() == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize("name", ["patches", "position_values", "text_query"])
