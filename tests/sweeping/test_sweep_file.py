@@ -46,8 +46,8 @@ def labels(path, *arguments: str) -> list[str]:
 
 
 def test_there_is_a_file_for_each_ablation_of_the_paper():
-    others = ["readings_confirmation"]
-    assert [path.stem for path in FILES] == ["ablation_tables", "afe", "loss_weights", "losses", "prompt_length", *others, "text_loss"]
+    others = ["pilot", "prompt_length", "readings_confirmation"]
+    assert [path.stem for path in FILES] == ["ablation_tables", "afe", "loss_weights", "losses", *others, "text_loss"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
