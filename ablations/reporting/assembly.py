@@ -117,7 +117,8 @@ def assemble(output_dir: Path, registration: Path | None = None) -> Report:
     plan = read_registration(registration) if registration else registration_of(output_dir)
     forecasts, warnings = _forecasts(output_dir)
     collection = dataclasses.replace(collection, warnings=(*collection.warnings, *warnings))
-    sections = tuple(_section_report(section, plan) for section in collection.sections)
+    seeds = {arm: len(plan.planned.seeds) for arm in plan.planned.arms.values()} if plan else {}
+    sections = tuple(_section_report(dataclasses.replace(section, planned=seeds), plan) for section in collection.sections)
     verdicts = [verdict for section in sections if plan_of(plan, section.section) for verdict in section.verdicts]
     return Report(collection, sections, tuple(forecasts), registered(plan, output_dir, verdicts) if plan else None)
 

@@ -128,13 +128,15 @@ class FinishedCell:
 
 @dataclass(frozen=True)
 class Section:
-    """Cells that may be compared: of one profile, made from the same data and weights. `unfinished` were meant to be among them."""
+    """Cells that may be compared: of one profile, made from the same data and weights. `unfinished` were meant to be among them, `planned`
+    are the seeds that were registered, by arm."""
 
     profile: str
     data_digest: str
     weights_digest: str
     cells: tuple[FinishedCell, ...]
     unfinished: tuple[LeftOut, ...] = ()
+    planned: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_tiny(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ablations.reporting.assembly import STATISTICS_NOTE, Report
+from ablations.reporting.claim_lines import where
 from ablations.reporting.columns import Column
 from ablations.reporting.formats import ABSENT, MINUS, TIMES, figure
 from ablations.reporting.rows import Entry, Row
@@ -123,7 +124,10 @@ def document(report: Report, table_files: dict[str, str], figure_files: dict[str
     for section in report.sections:
         parts += [f"\\section*{{{escape(section.title)}}}", f"\\textbf{{{escape(section.scope)}}} {escape(section.contents)}.", ""]
         parts += [r"\begin{description}"]
-        parts += [f"\\item[{_label(v.claim.title)}:] \\emph{{{v.verdict}}} ({escape(v.scope)}). {_label(v.line)}" for v in section.verdicts]
+        parts += [
+            f"\\item[{_label(f'{v.claim.title}, {where(v.condition)}')}:] \\emph{{{v.verdict}}} ({escape(v.scope)}). {_label(v.line)}"
+            for v in section.verdicts
+        ]
         parts += [r"\end{description}", r"\clearpage"]
         for table in section.tables:
             parts.append(f"\\input{{{table_files[table.slug]}}}")

@@ -102,7 +102,7 @@ def _ablation_table(section: Section, layout: Layout, family: Family, condition:
         return []
     columns = _columns(section, sources, condition)
     labels = {key: layout.label(key) for key in family.ordered_keys()}
-    rows = rows_of(labels, sources, layout.reference, columns, family.begun, alike=True)
+    rows = rows_of(labels, sources, layout.reference, columns, _begun(section, family), alike=True)
     what = plural(all_conditions()[condition].title)
     return [
         ReportTable(
@@ -122,10 +122,20 @@ def _ablation_table(section: Section, layout: Layout, family: Family, condition:
     ]
 
 
+def _begun(section: Section, family: Family) -> dict[str, int]:
+    """By row: the seeds that were begun, and at least those that were registered for its arm."""
+    arms = {key: next(iter(cells.values())).arm for key, cells in family.rows.items()}
+    return {key: max(count, section.planned.get(arms.get(key, ""), 0)) for key, count in family.begun.items()}
+
+
 def _lines(rows: Sequence[Row], columns: Sequence[Column], reference: Mapping[int, FinishedCell]) -> tuple[Line, ...]:
     means = next(({key: entry.mean for key, entry in row.entries.items()} for row in rows if row.is_reference), {})
     fine = {column.key: scores_of(column, (reference, FINE), MANY) for column in columns if not column.condition}
-    return lines_of(columns, means, {key: float(scores.to_numpy().mean()) for key, scores in fine.items() if scores is not None})
+    drawn = {key: float(scores.to_numpy().mean()) for key, scores in fine.items() if scores is not None}
+    settings = next(iter(reference.values())).settings if reference else {}
+    number = settings.get("data.world", 1) if settings.get("data.source") == "tiny" else None
+    candidates = max((row.num_candidates for row in rows), default=1)
+    return lines_of(columns, means, drawn, None if number is None else int(number), candidates)
 
 
 def plural(title: str) -> str:
@@ -142,7 +152,7 @@ def _condition_table(section: Section, cells: Mapping[int, FinishedCell], number
     labels = {name: titles.get(name, name) for name in ordered}
     sources = {name: (cells, name) for name in ordered}
     columns = _columns(section, sources, "")
-    begun = len(cells) + sum(item.arm == first.arm for item in section.unfinished)
+    begun = max(len(cells) + sum(item.arm == first.arm for item in section.unfinished), section.planned.get(first.arm, 0))
     rows = rows_of(labels, sources, "refined", columns, dict.fromkeys(ordered, begun))
     return ReportTable(
         slug=slug_of(section, CONDITIONS_ID, "", number),
@@ -156,7 +166,7 @@ def _condition_table(section: Section, cells: Mapping[int, FinishedCell], number
         rows=tuple(rows),
         notes=(*_notes(rows, columns, "refined prompt"), *_condition_notes(ordered)),
         plots=CONDITIONS_PLOTS,
-        lines=_lines(rows, columns, {}),
+        lines=_lines(rows, columns, cells),
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -15,7 +18,9 @@ from ablations.reporting.judging import VERDICTS
 from ablations.reporting.matrix import Matrix
 from ablations.reporting.sensitivity import grid
 from ablations.reporting.writing import write
+from ablations.results.registration import Planned, Prediction, Registration, claims_content, write_registration
 from helpers.decided_runs import decided, tried_readings
+from helpers.imports import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +145,9 @@ def test_below_the_rows_stand_floor_ceiling_fine_prompts_and_the_room_that_is_le
     reference = table.row("mse+text+clip").entries["fidelity"].mean
     assert lines["ceiling"]["fidelity"] == 1.0 and lines["floor"]["fidelity"] == 0.0
     assert lines["room left to the reference"]["fidelity"] == pytest.approx(1 - reference)
-    assert lines["fine prompts"]["fidelity"] == pytest.approx(0.78, abs=0.05)
+    assert lines["fine prompts, as drawn"]["fidelity"] == pytest.approx(0.78, abs=0.05)
+    # World 1 has one fitting style a scene, which nine of ten fine prompts have.
+    assert lines["truth"]["style_fits"] > lines["uniform guess"]["style_fits"]
 
 
 def test_the_page_goes_from_the_picture_to_words_to_checks_and_pictures_to_tables(page):
@@ -181,3 +188,33 @@ def test_a_folder_of_before_has_no_section_for_what_it_lacks(tmp_path):
 
 def test_lines_of_no_verdicts_are_none():
     assert claim_lines([]) == [] and claims_plot([]) is None
+
+
+def test_what_the_docs_compute_from_the_raw_scores_is_what_the_table_says(report, tmp_path):
+    code = (ROOT / "docs" / "reports.md").read_text().split("```python\n")[1].split("```")[0]
+    write(report, tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    table = next(t for t in report.sections[0].tables if t.layout == "losses" and t.condition == "refined")
+    assert float(done.stdout) == pytest.approx(table.row("text+clip").entries["fidelity"].difference_mean, rel=1e-4), done.stderr
+
+
+def test_a_registration_is_held_against_what_was_run(report, tmp_path):
+    rows = {row.key: row.arm for row in next(t for t in report.sections[0].tables if t.layout == "losses").rows if row.arm}
+    arms = {"full": rows["mse+text+clip"], "without_mse": rows["text+clip"]}
+    planned = Planned("deciding", "f" * 16, "c" * 8, arms, (0, 1, 2, 3, 4, 5), num_prompts=8, num_text_prompts=8, num_candidates=3)
+    predictions = (Prediction("l_mse", "text+clip", "plug_in", "style_fits", 0.05, 0.02, 0.9, 0.9, {}, "drawn numbers"),)
+    digests = {"code_digests": {}, "code_revision": None, "data_digest": "d" * 64, "weights_digest": "e" * 16, "versions": {}}
+    file, runs = tmp_path / "registration.json", tmp_path / "runs"
+    write_registration(file, Registration("2020-01-01T00:00:00+00:00", planned, claims_content(), predictions, (), **digests))
+    shutil.copytree(report.collection.output_dir, runs)
+    held = assemble(runs, file)
+    assert not held.registered.is_kept and "10 of 12 planned cells have finished" in " ".join(k.line for k in held.registered.kept)
+    assert [look.finished for look in held.registered.looks] == [10]
+    (reached,) = held.registered.reached
+    finding = next(v for v in held.sections[0].verdicts if (v.claim.id, v.condition) == ("l_mse", "plug_in")).findings[0]
+    assert reached.predicted == 0.02 and reached.ratio == pytest.approx((finding.high - finding.low) / 2 / 0.02)
+    table = next(t for t in held.sections[0].tables if t.layout == "losses")
+    assert (table.row("text+clip").finished, table.row("mse+text").finished) == ("5 of 6", "5 of 5")
+    text = write(held, tmp_path / "report").page.read_text()
+    assert "not as registered" in text and 'id="registration"' in text
+    assert "half-width predicted" in (tmp_path / "report" / "report.md").read_text()
