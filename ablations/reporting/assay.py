@@ -56,28 +56,26 @@ def manipulation_check(claim: Claim, comparison: Comparison) -> Outcome:
 
 def _checked(check: Check, treated: Arm, row: Arm | None) -> tuple[bool | None, str]:
     """Whether a check holds in every seed (None where it was measured in none), and its figures in words."""
-    needs = [check.measure, *([check.of] if check.of else [])]
-    seeds = [seed for seed in treated.seeds if all(name in treated.checks.get(seed, {}) for name in needs)]
-    from_row = check.above_row_by is not None or check.below_row_by is not None
+    seeds = [seed for seed in treated.seeds if check.measure in treated.checks.get(seed, {})]
+    from_row = bool(check.of) or check.above_row_by is not None or check.below_row_by is not None
     if from_row:
-        seeds = [seed for seed in seeds if row is not None and check.measure in row.checks.get(seed, {})]
+        seeds = [seed for seed in seeds if row is not None and (check.of or check.measure) in row.checks.get(seed, {})]
     if not seeds:
         return None, f"{check.measure} not measured" + (" in both arms" if from_row else "")
     values = [treated.checks[seed][check.measure] for seed in seeds]
-    others = [row.checks[seed][check.measure] for seed in seeds] if from_row and row is not None else [0.0] * len(seeds)
-    wholes = [treated.checks[seed][check.of] if check.of else 0.0 for seed in seeds]
-    kept = [_keeps(check, *each) for each in zip(values, others, wholes, strict=True)]
+    others = [row.checks[seed][check.of or check.measure] for seed in seeds] if from_row and row is not None else [0.0] * len(seeds)
+    kept = [_keeps(check, *each) for each in zip(values, others, strict=True)]
     span = figure(min(values), 3) if len(values) == 1 else f"{figure(min(values), 3)} to {figure(max(values), 3)}"
     wanted = _wanted(check)
     held = "" if all(kept) else f", kept to in {sum(kept)} of {len(kept)} seeds"
     return all(kept), f"{check.measure} {span} (wanted: {wanted}{held})"
 
 
-def _keeps(check: Check, value: float, other: float, whole: float) -> bool:
+def _keeps(check: Check, value: float, other: float) -> bool:
     return (
         (check.at_least is None or value >= check.at_least)
         and (check.at_most is None or value <= check.at_most)
-        and (not check.of or value >= check.times * whole)
+        and (not check.of or value >= check.times * other)
         and (check.above_row_by is None or value - other >= check.above_row_by)
         and (check.below_row_by is None or other - value >= check.below_row_by)
     )
@@ -86,7 +84,7 @@ def _keeps(check: Check, value: float, other: float, whole: float) -> bool:
 def _wanted(check: Check) -> str:
     parts = [f"at least {check.at_least:g}"] if check.at_least is not None else []
     parts += [f"at most {check.at_most:g}"] if check.at_most is not None else []
-    parts += [f"at least {check.times:g} x {check.of}"] if check.of else []
+    parts += [f"at least {check.times:g} x {check.of} of the arm without"] if check.of else []
     parts += [f"{check.above_row_by:g} above the arm without"] if check.above_row_by is not None else []
     parts += [f"{check.below_row_by:g} below the arm without"] if check.below_row_by is not None else []
     return ", ".join(parts)

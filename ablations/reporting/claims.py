@@ -35,8 +35,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Check:
-    """What a manipulation check of the treated arm must be: bounds, a share of another measure `of`, or a distance from the row without
-    the treatment."""
+    """What a manipulation check of the treated arm must be: bounds, or a share of the measure `of`, or a distance, from the row
+    without the treatment."""
 
     measure: str
     at_least: float | None = None

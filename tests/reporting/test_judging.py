@@ -69,7 +69,7 @@ def test_an_undecided_claim_says_what_the_data_bound_and_how_many_seeds_would_de
         ("l_text", "text_loss", 2.9, "0.2 below the arm without"),
         ("afe", "afe_cosine_to_pooled", 0.99, "at most 0.95"),
         ("afe", "afe_entropy_share", 0.95, "at least 0.2, at most 0.9"),
-        ("afe", "afe_retrieval_coarse", 0.5, "at least 0.9 x pooled_retrieval_coarse"),
+        ("afe", "afe_retrieval_coarse", 0.5, "at least 0.9 x pooled_retrieval_coarse of the arm without"),
     ],
 )
 def test_a_treatment_that_fails_its_check_in_one_seed_was_not_delivered(claim, measure, value, said):
