@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ablations.reporting.pooling import CrossedArms
+from ablations.reporting.pooling import FEWEST_POOLED, CrossedArms
 from ablations.reporting.statistics import Estimates
 
 # That an arm alone is best, and that it is not best: each is said wrongly in half of these studies at most.
@@ -56,10 +56,10 @@ def best_of(values: Mapping[str, np.ndarray], higher_is_better: bool = True) -> 
     sign = 1.0 if higher_is_better else -1.0
     arms = CrossedArms.of(sign * np.stack([values[key] for key in keys])[None])
     shared = None
-    if len(keys) > 2:
+    if len(keys) >= FEWEST_POOLED:
         standing = arms.standing()
         # A calm arm's difference from another varies less than the pool's: the pool's is the cautious one.
-        shared = arms.pooled_squares(standing == 0) if (standing <= 0).all() else None
+        shared = arms.pooled_squares(standing == 0) if (standing <= 0).all() and (standing == 0).sum() >= FEWEST_POOLED else None
     pairs = {
         (i, j): arms.difference(j, i, arms.own_squares(j, i) if shared is None else shared).study(0)
         for i in range(len(keys))

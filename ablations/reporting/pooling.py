@@ -25,8 +25,9 @@ _PLANNED_DRAWS = 4000
 # this much in each tail. More is asked of seeds, since with 3 to 5 of them only a coarse difference shows, and since it is their
 # variance that decides: chosen by simulation (docs/statistics.md).
 _TAILS = np.array([0.05, 0.005, 0.005])
-# The fewest arms, with the reference, whose spread is pooled: two are what a difference has anyway.
-FEWEST_POOLED = 3
+# The fewest arms, with the reference, whose spread is pooled. Of fewer, left over after others were left out, those with the least spread
+# are what is left: simulated intervals of three of five arms were too narrow.
+FEWEST_POOLED = 4
 
 
 @dataclass(frozen=True)
@@ -190,13 +191,13 @@ class CrossedArms:
     def standing(self) -> np.ndarray:
         """Where every arm stands beside the pool (X, K): 0 in it, 1 left out for more spread than the others, -1 for less.
 
-        The arm that differs most leaves first, until none differs or FEWEST_POOLED are left.
+        The arm that differs most leaves first, until none differs or three are left.
         """
         standing_XK = np.zeros(self.means.shape, dtype=np.int64)
-        for _ in range(self.means.shape[1] - FEWEST_POOLED):
+        for _ in range(self.means.shape[1] - 3):
             inside_XK = standing_XK == 0
             distance, is_more = self._distance(inside_XK)
-            studies = np.flatnonzero((distance.max(axis=1) > 0) & (inside_XK.sum(axis=1) > FEWEST_POOLED))
+            studies = np.flatnonzero((distance.max(axis=1) > 0) & (inside_XK.sum(axis=1) > 3))
             if not studies.size:
                 break
             arms = distance.argmax(axis=1)[studies]
@@ -258,12 +259,12 @@ def pooled_differences(values: Mapping[str, np.ndarray], reference: str) -> Pool
     """Differences of arms from the reference with the spread that they share, where they share it.
 
     `values` (num_seeds, num_prompts) by key, the reference's among them, all at the same seeds and prompts. Where the reference's own
-    spread differs from the others', or fewer than FEWEST_POOLED arms are there, nothing is pooled. Raises as `CrossedArms.of` does.
+    spread differs from the others', or fewer than FEWEST_POOLED arms are alike, nothing is pooled. Raises as `CrossedArms.of` does.
     """
     keys = list(values)
     arms, at = CrossedArms.of(np.stack([values[key] for key in keys])[None]), keys.index(reference)
     standing_K = arms.standing()[0] if len(keys) >= FEWEST_POOLED else np.ones(len(keys), dtype=np.int64)
-    is_pooled = standing_K[at] == 0
+    is_pooled = standing_K[at] == 0 and (standing_K == 0).sum() >= FEWEST_POOLED
     shared = arms.pooled_squares(standing_K[None] == 0) if is_pooled else None
     squares = {}
     for i, key in enumerate(keys):

@@ -69,7 +69,7 @@ def pooled_intervals(arms: CrossedArms, arm: int) -> tuple[np.ndarray, np.ndarra
     standing = arms.standing() if arms.means.shape[1] >= FEWEST_POOLED else np.ones(arms.means.shape, dtype=np.int64)
     low, high = (end.copy() for end in arms.difference(arm, 0, arms.own_squares(arm, 0)).interval())
     sizes = (standing == 0).sum(axis=1)
-    for size in np.unique(sizes):
+    for size in range(FEWEST_POOLED, arms.means.shape[1] + 1):
         chosen = (sizes == size) & (standing[:, 0] == 0) & (standing[:, arm] <= 0)
         if chosen.any():
             part = CrossedArms(arms.means[chosen], arms.products[chosen], arms.num_seeds, arms.num_prompts, arms.largest[chosen])

@@ -87,16 +87,16 @@ def test_pictures_of_zero_and_one_and_texts_have_the_designs_size():
 
 
 def test_arms_that_lack_a_few_prompts_are_pooled_over_those_that_all_have():
-    rng, prompts = np.random.default_rng(6), tuple(f"prompt {i}" for i in range(40))
+    rng, prompts = np.random.default_rng(7), tuple(f"prompt {i}" for i in range(40))
 
     def arm(key: str, without: int) -> Arm:
         kept = prompts[without:]
         return Arm(key, key, {"m": Scores(rng.normal(size=(5, len(kept))), tuple(range(5)), kept)}, tuple(range(5)))
 
-    arms = {"a": arm("a", 0), "b": arm("b", 0), "c": arm("c", 2), "d": arm("d", 20)}
+    arms = {"a": arm("a", 0), "b": arm("b", 0), "c": arm("c", 2), "d": arm("d", 20), "e": arm("e", 1)}
     found = measure(Comparison("losses", "refined", "a", arms), "m")
-    assert {key: own.paired.shape[1] for key, own in found.items()} == {"b": 38, "c": 38, "d": 20}
-    assert found["b"].pooled_arms == 3 and found["d"].pooled_arms is None
+    assert {key: own.paired.shape[1] for key, own in found.items()} == {"b": 38, "c": 38, "d": 20, "e": 38}
+    assert found["b"].pooled_arms == 4 and found["d"].pooled_arms is None
 
 
 def test_a_promise_that_is_not_kept_is_said():
