@@ -36,12 +36,13 @@ from datamodules.feature_cache.building import open_or_build
 from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
 from datamodules.images import PREPROCESSING, Checked, ImageChecker, content_digest, count_done
 from datamodules.manifest import Manifest
+from datamodules.phrases import count_phrases
 from datamodules.progress import track
 from datamodules.readers.captions import clean_caption
 from datamodules.readers.image_finder import NO_IMAGE_NAMED
 from datamodules.readers.record_parser import ReadTable
 from datamodules.readers.source import read_source
-from datamodules.readers.tiny_world import read_tiny_world
+from datamodules.readers.tiny_world import TINY_WORLD_LIMITS, read_tiny_world
 from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_index, prefix_share
 from datamodules.settings import TINY_WORLD, DataSettings, Tokenizers
 from datamodules.splits import split_table
@@ -169,6 +170,16 @@ class CFPDataModule(LightningDataModule):
                 f"training records; {self.source} gives {num_train}: raise data.num_train or lower loss.clip_bank"
             )
         return num_train // batch_size
+
+    def num_eval_prompts(self, split: str) -> int:
+        """How many evaluation prompts a split has at most."""
+        if self.is_tiny_world:
+            return TINY_WORLD_LIMITS[split]
+        return len(self._load().distinct["train" if split == "train" else "validation"])
+
+    def known_phrases(self) -> dict[str, int]:
+        """What stands between commas in the training prompts, with the number of prompts that have it, most frequent first."""
+        return dict(count_phrases(record.fine_prompt for record in self.train_records))
 
     def eval_prompts(self, split: str, count: int, coarse_length: str | int = "middle") -> list[EvalPrompt]:
         """The first `count` evaluation prompts of a split: distinct fine prompts, the same for every seed.

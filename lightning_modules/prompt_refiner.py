@@ -215,7 +215,7 @@ class PromptRefinerModule(pl.LightningModule):
             inputs_BSH,
             keys,
             max_new_tokens=settings.prompt_len if extend else settings.max_new_tokens,
-            exact_length=extend,
+            exact_length=extend and settings.exact_length,
             primers=texts if extend and settings.extend_by == "prime" else None,
             mask_BS=mask_BS,
             sampling=TokenSampling(settings.top_p, settings.top_k),

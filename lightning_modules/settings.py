@@ -97,7 +97,8 @@ class TokenSampling:
 class RefineSettings:
     """How prompts are written. `mode="extend"` is strategy 1 (prompt_len new tokens a round), "rewrite" strategy 2.
 
-    `extend_by="prime"` lets the decoder continue the prompt's own tokens; "append" writes unprimed and appends.
+    `extend_by="prime"` lets the decoder continue the prompt's own tokens; "append" writes unprimed and appends. Without `exact_length`
+    a round of strategy 1 may end before `prompt_len` tokens.
     """
 
     prompt_len: int = 6
@@ -107,6 +108,7 @@ class RefineSettings:
     max_new_tokens: int = 50
     top_p: float = 0.95
     top_k: int = 50
+    exact_length: bool = True
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,14 @@ class PromptDecoder:
         )
         return [self._cut(row[width:].tolist(), max_new_tokens) for row in output]
 
+    def first_tokens(self, text: str, start: int, count: int) -> WrittenText:
+        """The first `count` tokens of `text` from character `start` on, verbatim; all there are where it ends before."""
+        offsets = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False).offset_mapping
+        ends = [end for _, end in offsets if end > start][:count]
+        end = ends[-1] if ends else start
+        truncated = text[end - 1 : end].isalnum() and text[end : end + 1].isalnum()
+        return WrittenText(text[start:end], len(ends), truncated)
+
     def _cut(self, ids: list[int], max_new_tokens: int) -> WrittenText:
         if self.tokenizer.eos_token_id in ids:
             ids = ids[: ids.index(self.tokenizer.eos_token_id)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.metrics.register import shown_metrics
-from ablations.results.conditions import COARSE, FINE, all_conditions, in_tables
+from ablations.results.conditions import COARSE, all_conditions, in_tables
 from ablations.results.prompts_and_scores import PROMPTS, SCORES, read_prompts, read_scores
 from ablations.runtime.errors import UserError
 
@@ -27,7 +27,7 @@ def compared_pairs(present: Iterable[str]) -> list[tuple[str, str]]:
     """(condition, what it is compared with) of the conditions that are there: each with the coarse prompts, the refined ones with every
     control too. Conditions that are drawn from prompts of their own come before those that are drawn by the trained encoder."""
     names = set(present)
-    rows = [c for c in in_tables() if c.name in names - {COARSE, FINE} and not c.is_control and not c.shared_noise]
+    rows = [c for c in in_tables() if c.name in names - {COARSE} and not (c.is_control or c.is_bound or c.shared_noise)]
     known = all_conditions()
     # Results of a plug-in that is not loaded are told by the name.
     controls = sorted(name for name in names if (known[name].is_control if name in known else name.startswith("control_")))
@@ -70,14 +70,18 @@ def scores_of_arm(arm: Path) -> pd.DataFrame:
 def compare_conditions(scores: pd.DataFrame, metric: str, condition: str, against: str):
     """(mean of one condition, mean of the other, their paired Difference) on a metric, over the prompts that every seed has.
 
+    Of each prompt those candidates count that both conditions have: they share their image noise.
     None where one of them was not scored, or where there are fewer than two pairs.
     """
     from ablations.reporting.statistics import paired_difference
 
+    place = ["seed", "prompt_id", "coarse", "candidate"]
     chosen = scores[(scores.metric == metric) & (scores.candidate >= 0)]
+    one, other = (chosen.loc[chosen.condition == name, [*place, "value"]] for name in (condition, against))
+    pairs = one.merge(other, on=place, suffixes=("", "_other"))
     tables = [
-        chosen[chosen.condition == name].pivot_table(index="seed", columns="coarse", values="value", aggfunc="mean").dropna(axis="columns")
-        for name in (condition, against)
+        pairs.pivot_table(index="seed", columns="coarse", values=column, aggfunc="mean").dropna(axis="columns")
+        for column in ("value", "value_other")
     ]
     shared = tables[0].columns.intersection(tables[1].columns)
     if tables[0].shape[0] != tables[1].shape[0] or tables[0].shape[0] * len(shared) < 2:

@@ -11,27 +11,15 @@ top-k with mass top-p: the fair opponent where diversity is compared.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from ablations.baselines.base import Asked, Written
 from ablations.baselines.register import Context, Method, register
 from ablations.runtime.errors import UserError
+from datamodules.phrases import count_phrases
 from lightning_modules.settings import TokenSampling
 
 _TAG = 0x4D0D
-
-
-def modifiers_of(prompt: str) -> list[str]:
-    """The modifiers of a fine prompt, in order: lower case, single spaces."""
-    parts = (" ".join(part.split()).casefold() for part in prompt.split(",")[1:])
-    return [part for part in parts if part]
-
-
-def count_modifiers(fine_prompts: Iterable[str]) -> list[tuple[str, int]]:
-    """Modifiers with the number of distinct prompts that have them, most frequent first; equal counts in alphabetical order."""
-    counts = Counter(modifier for prompt in dict.fromkeys(fine_prompts) for modifier in dict.fromkeys(modifiers_of(prompt)))
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 class FrequentModifiers:
@@ -63,7 +51,7 @@ class FrequentModifiers:
 
     def prepare(self) -> None:
         if not self.counts:
-            self.counts = count_modifiers(self._fine_prompts())
+            self.counts = count_phrases(self._fine_prompts())
         if not self.counts:
             raise UserError(f"{self.name}: no training prompt has a modifier after a comma; leave it out of --methods")
 

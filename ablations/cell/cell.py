@@ -16,7 +16,7 @@ from ablations.cell.checking.check import check
 from ablations.cell.drawing.draw import draw
 from ablations.cell.loading.device import require_device
 from ablations.cell.loading.load import load
-from ablations.cell.refining.refine import refine
+from ablations.cell.refining.refine import Sources, refine
 from ablations.cell.scoring.grid import grid_rows
 from ablations.cell.scoring.score import require_metrics, require_sentences, score, scorer_for
 from ablations.cell.scoring.scorer import CellScores
@@ -29,7 +29,7 @@ from ablations.cell.work import Work
 from ablations.config import Config, to_flat_dict
 from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.figures.diversity_grid import draw_grid
-from ablations.results.prompts_and_scores import Drawing, read_drawings, read_scores
+from ablations.results.prompts_and_scores import Drawing, drawn, read_drawings, read_scores
 from ablations.results.run_folder import RunFolder
 from ablations.results.tracking import Tracker
 from ablations.runtime.console import Console
@@ -120,7 +120,7 @@ def _run(work: Work, shared: Shared) -> dict:
     if not loaded.prompts:
         return leave_behind(work, trained, None)
     stores = shared.stores(work.config, loaded.backbones)
-    drawings = refine(work, loaded.module, loaded.at_step_0, loaded.prompts)
+    drawings = refine(work, Sources(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases))
     images_NHWC = draw(work, loaded.module, drawings, stores.pictures)
     scorer = scorer_for(work, loaded.module, stores.scores, further)
     scores = score(work, scorer, loaded.prompts, drawings, images_NHWC)
@@ -129,7 +129,8 @@ def _run(work: Work, shared: Shared) -> dict:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What refining, drawing and scoring gave: pictures uint8 (len(drawings), H, W, 3), and how many were found rather than made."""
+    """What refining, drawing and scoring gave: pictures, uint8 (N, H, W, 3), of the drawings that are drawn, and how many were found rather
+    than made."""
 
     drawings: Sequence[Drawing]
     images_NHWC: np.ndarray
@@ -161,7 +162,7 @@ def _leave_grid(work: Work, evaluated: Evaluated) -> None:
 
 
 def _means(config: Config, evaluated: Evaluated) -> dict:
-    num_prompts = len({drawing.prompt_id for drawing in evaluated.drawings})
+    num_prompts = len({drawing.prompt_id for drawing in drawn(evaluated.drawings)})
     means = summary_of(evaluated.scores.table, num_prompts, config.eval.num_candidates)
     unavailable = dict(evaluated.scores.unavailable)
     return means | ({"unavailable": unavailable} if unavailable else {})

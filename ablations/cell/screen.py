@@ -41,9 +41,10 @@ def result_table(title: str, metrics: dict, names: Sequence[str], image_size: in
     """The means of run.json's `metrics` by condition: a row for each of `names`, then for the measures of diversity."""
     from rich.table import Table
 
-    conditions = [c.name for c in in_tables() if c.name in metrics and not c.shared_noise]
+    # What was written without pictures has few of the metrics.
+    conditions = [c.name for c in in_tables() if not c.shared_noise and 2 * len(metrics.get(c.name, ())) > len(metrics["refined"])]
     # On two lines: side by side, the controls' names leave no room for the metrics'.
-    headings = [name.replace("control_", "control_\n") for name in conditions]
+    headings = [name.replace("control_", "control_\n").replace("fine_", "fine_\n") for name in conditions]
     table = Table("metric", *headings, title=title, title_justify="left")
     diversity = metrics["diversity"]
 

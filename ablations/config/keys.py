@@ -185,6 +185,23 @@ class EvalConfig:
 
     num_prompts: int = option(10, "eval", "evaluation prompts; 0 = train only", paper=100, least=0)
     num_candidates: int = option(3, "eval", "refined prompts per coarse prompt", least=1)
+    draw: str = option(
+        "read",
+        "eval",
+        "which pictures: read = those that a table reads of this arm (docs/sweeping.md); all = every condition, with all candidates",
+        choices=("read", "all"),
+        as_before="all",
+        only_adds=True,
+    )
+    text_prompts: int = option(
+        0,
+        "eval",
+        "held-out prompts that are refined, the first eval.num_prompts among them: the others are scored as texts, without pictures",
+        tiny=256,
+        least=0,
+        as_before=0,
+        only_adds=True,
+    )
     coarse_length: str = option("middle", "eval", "which of the coarse prompts is refined", choices=("short", "middle", "long"))
     mode: str = option("extend", "eval", "extend by prompt_len tokens (strategy 1) or rewrite (2)", choices=("extend", "rewrite"))
     extend_by: str = option(
@@ -194,18 +211,37 @@ class EvalConfig:
         choices=("prime", "append"),
         needs="eval.mode=extend",
     )
+    exact_length: bool = option(
+        True,
+        "eval",
+        "a round appends prompt_len tokens exactly; false = at most so many, the refiner may end before",
+        as_before=True,
+        needs="eval.mode=extend",
+    )
     rounds: int = option(1, "eval", "refinement steps", least=1, most=64)
     max_new_tokens: int = option(50, "eval", "longest rewritten prompt, in T5 tokens", tiny=40, least=1, most=512)
     top_p: float = option(0.95, "eval", "nucleus sampling: the share of probability that is kept", above=0, most=1)
     top_k: int = option(50, "eval", "tokens that are kept; 0 = all", least=0)
     steps: int = option(50, "eval", "sampling steps per image", tiny=15, least=1, most=1000)
     guidance_scale: float = option(7.0, "eval", "classifier-free guidance; 1 = none (paper: 7, the authors' code: 7.5)", least=0)
-    controls: bool = option(True, "eval", "score the controls too")
-    plug_in: bool = option(
-        True, "eval", "score the coarse prompt drawn with the trained E_T in place of the original text encoder", as_before=False
+    controls: bool | None = option(
+        None, "eval", "score the controls too: true = with all candidates, false = nowhere, null = where a table reads them", only_adds=True
     )
-    rewrite_too: bool = option(True, "eval", "score rewritten prompts beside extended ones", needs="eval.mode=extend")
-    grid_prompts: int = option(6, "eval", "rows of the diversity grid; 0 = no grid", least=0)
+    plug_in: bool | None = option(
+        None,
+        "eval",
+        "score the coarse prompt drawn with the trained E_T in place of the original text encoder; true, false, null as eval.controls",
+        as_before=False,
+        only_adds=True,
+    )
+    rewrite_too: bool | None = option(
+        None,
+        "eval",
+        "score rewritten prompts beside extended ones; true, false, null as eval.controls",
+        needs="eval.mode=extend",
+        only_adds=True,
+    )
+    grid_prompts: int = option(6, "eval", "rows of the diversity grid; 0 = no grid", least=0, only_adds=True)
     long_prompts: str = option(
         "truncate",
         "eval",

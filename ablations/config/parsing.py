@@ -47,6 +47,7 @@ class Option:
     listed: bool = False
     needs: str | None = None
     as_before: Scalar = UNSET
+    only_adds: bool = False
 
     @property
     def may_be(self) -> tuple[str, ...] | None:
@@ -62,7 +63,9 @@ def option(default: Scalar, kind: str, text: str, **declared: Any) -> Any:
     the type says `| None`);
     path: a file or folder, whose `~` and `./` are resolved; listed: names with commas between them, or a YAML list of names;
     needs: "key=value", without which this key has no effect;
-    as_before: for a key added after results exist, the value that means what those results did (see `config.digest`).
+    as_before: for a key added after results exist, the value that means what those results did (see `config.digest`);
+    only_adds: it decides what is drawn and scored besides, and changes no value of what is there anyway: arms that differ in such keys
+    alone may be compared.
     """
     assert kind in ("train", "eval", "run", "seed"), kind
     return field(default=default, metadata={"option": Option(kind, text, **declared)})

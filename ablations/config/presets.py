@@ -19,14 +19,16 @@ FULL_LENGTH = 6
 # The placebo's only difference: what it does to the scores is what another rounding of the same training does.
 PLACEBO_FACTOR = 1.0001
 
+Preset = dict[str, bool | int | float | str]
 
-def full_arm() -> dict[str, bool | int | str]:
+
+def full_arm() -> Preset:
     """The keys of the arm that the others are compared with: every term at its default, with what acts through it, at length 6."""
     switches = {f"use_{name}": term.on for term in all_terms() for name in (term.name, *term.switches)}
     return {**switches, "afe.weights": "learned", "prompt_len": FULL_LENGTH}
 
 
-def named_ablations() -> dict[str, dict[str, bool | int | str]]:
+def named_ablations() -> dict[str, Preset]:
     """{name: the keys that it sets}: the full arm, each term or what acts through it switched, AFE's twins, and the lengths."""
     full, terms = full_arm(), {term.name: term for term in all_terms()}
     arms = {"full": full}
@@ -35,18 +37,20 @@ def named_ablations() -> dict[str, dict[str, bool | int | str]]:
     arms |= {f"with_{name}": full | {f"use_{name}": True} for name, term in terms.items() if not term.on}
     arms |= {f"without_{switch}": full | {f"use_{switch}": False} for term in terms.values() for switch in term.switches}
     arms |= {name: full | keys for name, keys in AFE_TWINS.items()}
+    # Nobody would notice the difference in the loss.
+    arms["placebo"] = full | {"loss.clip_weight": terms["clip"].weight * PLACEBO_FACTOR}
     # Length 6 is `full`.
     arms |= {f"length_{length}": full | {"prompt_len": length} for length in LENGTHS if length != FULL_LENGTH}
     return arms
 
 
-def _off(term: Term) -> dict[str, bool | int | str]:
+def _off(term: Term) -> Preset:
     """A term goes with what acts only through it."""
     return {f"use_{name}": False for name in (term.name, *term.switches)}
 
 
 # What a rehearsal does unless it is told otherwise: as little as shows everything, within minutes on a CPU.
-REHEARSAL: dict[str, bool | int | str] = {
+REHEARSAL: Preset = {
     "loss.clip_bank": 15,
     "train.max_steps": 2,
     "train.batch_size": 1,

@@ -97,10 +97,11 @@ def _plug_in(layout: Layout, cell: FinishedCell, lines: Sequence[dict]) -> Pictu
 
 
 def _prompt_lines(cell: FinishedCell) -> Mapping[tuple[int, str], Sequence[dict]]:
-    """The lines of prompts.jsonl by prompt and condition, candidates in order."""
+    """The lines of prompts.jsonl with a picture by prompt and condition, candidates in order."""
     lines: dict[tuple[int, str], list[dict]] = {}
     for line in read_prompts(cell.folder / PROMPTS):
-        lines.setdefault((line["prompt_id"], line["condition"]), []).append(line)
+        if line["image"]:
+            lines.setdefault((line["prompt_id"], line["condition"]), []).append(line)
     return {key: sorted(members, key=lambda line: line["candidate"]) for key, members in lines.items()}
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from ablations.config import KEYS
 from ablations.config.parsing import Scalar, show
-from ablations.config.presets import PLACEBO_FACTOR
 from ablations.reporting.collect import FinishedCell, LeftOut
+from ablations.results.comparisons import base_clip_weight, is_placebo
 from lightning_modules.terms import all_terms, terms_on
 
 Settings = Mapping[str, Scalar]
@@ -63,21 +63,6 @@ def _paper_terms(*without: str) -> str:
 def _is_extended(key: str) -> bool:
     """Whether a row of loss terms has one beyond the paper's: such rows come last."""
     return any(not term.on and term.name in key.split("+") for term in all_terms())
-
-
-def base_clip_weight(settings: Settings) -> Scalar:
-    """The weight of L_clip; of a placebo, whose weight is PLACEBO_FACTOR times another one, that other one."""
-    weight = settings["loss.clip_weight"]
-    if not isinstance(weight, float):
-        return weight
-    base = float(f"{weight / PLACEBO_FACTOR:.6g}")
-    # 0.10001 is 0.1 changed in the fifth digit; 0.3 is not 0.29997 changed.
-    return base if len(repr(base)) < len(repr(weight)) and abs(base * PLACEBO_FACTOR - weight) < 1e-12 else weight
-
-
-def is_placebo(settings: Settings) -> bool:
-    """Whether an arm differs from another one by nothing that could matter."""
-    return bool(settings["use_clip"]) and base_clip_weight(settings) != settings["loss.clip_weight"]
 
 
 def _loss_key(settings: Settings) -> str:
@@ -195,7 +180,7 @@ def families(layout: Layout, cells: Iterable[FinishedCell], unfinished: Iterable
 
 
 def _fixed(layout: Layout, settings: Settings) -> tuple[tuple[str, Scalar], ...]:
-    varied = layout.varies()
+    varied = {*layout.varies(), *(name for name, key in KEYS.items() if key.option.only_adds)}
     same = {**settings, "loss.clip_weight": base_clip_weight(settings)}
     return tuple((key, value) for key, value in same.items() if key not in varied)
 

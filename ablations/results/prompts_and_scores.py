@@ -1,8 +1,8 @@
 """prompts.jsonl and scores.parquet: the one writer and the one reader of each. Loads pandas and Pillow where they are needed alone.
 
-prompts.jsonl has a JSON object a line, one for each picture: PROMPT_FIELDS. scores.parquet is a long table, a row for each value:
-prompt_id, condition, candidate (-1: of all candidates together), metric, value, image_seed, image. A comparison's files have other fields
-beside those; they are written and read by the same functions.
+prompts.jsonl has a JSON object a line, one for each picture and for each text without one (`image` is ""): PROMPT_FIELDS.
+scores.parquet is a long table, a row for each value: prompt_id, condition, candidate (-1: of all candidates together), metric, value,
+image_seed, image. A comparison's files have other fields beside those; they are written and read by the same functions.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ SCORE_COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value")
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture to draw: the text it is drawn from, and the keys of its chance. `image` is a path within the run folder.
+    """A text, and the picture to draw of it: the keys of their chance. `image` is a path within the run folder.
 
-    `by_trained_encoder` says which text encoder tells the UNet about the text: the trained E_T, or the original one.
+    `by_trained_encoder` says which text encoder tells the UNet about the text: the trained E_T, or the original one. A text that is not
+    `drawn` is scored as a text alone; its `image` is "".
     """
 
     prompt_id: int
@@ -48,9 +49,12 @@ class Drawing:
     num_new_tokens: int = 0
     truncated: bool = False
     by_trained_encoder: bool = False
+    drawn: bool = True
 
     @property
     def image(self) -> str:
+        if not self.drawn:
+            return ""
         return f"images/{self.prompt_id:04d}-{self.condition}-{self.candidate}.png"
 
 
@@ -99,18 +103,29 @@ def _line(path: Path, number: int, text: str, fields: Sequence[str]) -> dict[str
 
 
 def read_drawings(prompts_jsonl: Path) -> tuple[list[Drawing], np.ndarray]:
-    """The drawings of a finished cell and their pictures, as `plan_drawings` and `draw` gave them. Raises as `read_prompts` does."""
+    """The drawings of a finished cell and the pictures of those that are drawn, as `plan_drawings` and `draw` gave them.
+
+    Raises as `read_prompts` does.
+    """
     import numpy as np
     from PIL import Image
 
     lines = [{name: line[name] for name in PROMPT_FIELDS} for line in read_prompts(prompts_jsonl)]
     pictures = []
     for line in lines:
-        with Image.open(prompts_jsonl.parent / line.pop("image")) as image:
-            pictures.append(np.asarray(image.convert("RGB")))
+        name = line.pop("image")
+        line["drawn"] = bool(name)
+        if name:
+            with Image.open(prompts_jsonl.parent / name) as image:
+                pictures.append(np.asarray(image.convert("RGB")))
     trained = {name for name, condition in all_conditions().items() if condition.by_trained_encoder}
     drawings = [Drawing(text=line.pop("refined"), by_trained_encoder=line["condition"] in trained, **line) for line in lines]
-    return drawings, np.stack(pictures)
+    return drawings, np.stack(pictures) if pictures else np.zeros((0, 1, 1, 3), np.uint8)
+
+
+def drawn(drawings: Iterable[Drawing]) -> list[Drawing]:
+    """Those that have a picture, in order: what an array of pictures belongs to."""
+    return [drawing for drawing in drawings if drawing.drawn]
 
 
 def write_scores(path: Path, table: pd.DataFrame) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ablations.config import KEYS, Config, to_flat_dict
-from ablations.results.conditions import ADAPTER, REFINING, REWRITING, TRAINING, conditions_of
+from ablations.results.comparisons import Reads, what_is_read
+from ablations.results.conditions import ADAPTER, DEPENDS_ON, REFINING, REWRITING, TRAINING, all_conditions
 from ablations.results.provenance import library_versions
 from ablations.results.run_folder import cache_folder, read_run
 from ablations.runtime.files import write_json
@@ -53,7 +54,7 @@ class TrainingCosts:
 
 @dataclass(frozen=True)
 class EvaluationCosts:
-    """Seconds for a token (of all prompts at once), for a picture and for its scores, and the bytes of a picture."""
+    """Seconds for a token of a prompt, for a picture and for its scores, and the bytes of a picture."""
 
     token_seconds: float
     picture_seconds: float
@@ -111,19 +112,27 @@ def digest(content: object) -> str:
 
 def picture_groups(config: Config) -> dict[tuple, int]:
     """What a cell shows, as groups of pictures: how many are in each, by a key that is equal where the pictures are."""
-    e, n = config.eval, config.eval.num_prompts * config.eval.num_candidates
-    if not n:
-        return {}
-    drawn = (config.seed, config.profile, config.backbones, config.data.source, config.data.world)
-    drawn = (*drawn, e.num_prompts, e.num_candidates, e.coarse_length, e.steps, e.guidance_scale, e.batch_size)
+    flat, e = to_flat_dict(config), config.eval
+    data = tuple((name, value) for name, value in flat.items() if name.startswith("data.") and KEYS[name].option.kind == "train")
+    drawn = (config.seed, config.profile, config.backbones, data, e.coarse_length, e.steps, e.guidance_scale, e.batch_size)
     parts = _parts(config)
     groups: dict[tuple, int] = {}
-    for condition in conditions_of(e):
-        kind = (condition.same_as or condition.name, condition.by_trained_encoder, condition.shared_noise)
-        # Where noise is shared, the first candidate's is its own, and its picture is there already.
-        count = n - e.num_prompts if condition.shared_noise else n
-        groups[(*kind, *(parts[part] for part in condition.depends_on))] = count
-    return {(*drawn, *group): count for group, count in groups.items()}
+    for name, reads in what_is_read(config).items():
+        condition = all_conditions()[name]
+        texts = (condition.same_as or name, *(parts[part] for part in DEPENDS_ON if part in condition.depends_on))
+        for prompts, is_in_grid in _prompts_with_pictures(config):
+            for candidate in range(reads.pictures_of(is_in_grid)):
+                # Where noise is shared, the first candidate's is its own, and its picture may be there already.
+                noise_of = 0 if condition.shared_noise else candidate
+                groups[(*drawn, *texts, condition.by_trained_encoder, candidate, noise_of, prompts)] = len(prompts)
+    return groups
+
+
+def _prompts_with_pictures(config: Config) -> list[tuple[range, bool]]:
+    """The places of the prompts with pictures in parts, and whether a part is in the diversity grid."""
+    count = config.eval.num_prompts
+    in_grid = min(config.eval.grid_prompts, count)
+    return [(part, part.start < in_grid) for part in (range(in_grid), range(in_grid, count)) if part]
 
 
 def _parts(config: Config) -> dict[str, Hashable]:
@@ -136,13 +145,23 @@ def _parts(config: Config) -> dict[str, Hashable]:
 
 
 def refined_tokens(config: Config) -> int:
-    """Decoder steps of a cell's refining: for each candidate and condition the tokens of a prompt, over all rounds, and one more."""
+    """Tokens that a cell's refining writes: of every prompt, candidate and condition those of all rounds, and one more a round."""
     e = config.eval
     rewriting = e.max_new_tokens + 1
     tokens = {REFINING: rewriting if e.mode == "rewrite" else e.rounds * (config.prompt_len + 1), REWRITING: rewriting}
-    writing = [condition for condition in conditions_of(e) if condition.samples]
-    each = sum(tokens.get(part, 0) for condition in writing for part in condition.depends_on)
-    return e.num_candidates * each if e.num_prompts else 0
+    total = 0
+    for name, reads in what_is_read(config).items():
+        condition = all_conditions()[name]
+        if condition.samples:
+            total += _num_written(config, reads) * sum(tokens.get(part, 0) for part in condition.depends_on)
+    return total
+
+
+def _num_written(config: Config, reads: Reads) -> int:
+    """How many texts of a condition are written."""
+    with_pictures = _prompts_with_pictures(config)
+    count = sum(len(prompts) * max(reads.pictures_of(is_in_grid), reads.texts) for prompts, is_in_grid in with_pictures)
+    return count + max(0, config.eval.text_prompts - config.eval.num_prompts) * reads.texts * bool(with_pictures)
 
 
 def forecast_cells(

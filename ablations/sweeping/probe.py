@@ -184,14 +184,14 @@ def probe_evaluation(config: Config, shared: Shared, scratch: Path) -> Evaluatio
 
 
 def _time_tokens(config: Config, module: PromptRefinerModule, prompts: Sequence[EvalPrompt]) -> float:
-    """Seconds for a token of all prompts, by rewriting them."""
+    """Seconds for a token of a prompt, by rewriting some at a time."""
     coarse = [prompt.coarse_prompt for prompt in prompts]
     settings = refine_settings(config.prompt_len, config.eval, "rewrite")
     keys = [(prompt_seed(config.seed, prompt.prompt_id, 0),) for prompt in prompts]
     module.refine(coarse[:1], keys[:1], settings)
     written: list[Refinement] = []
     seconds = _seconds(device_of(config), lambda: written.extend(module.refine(coarse, keys, settings)))
-    return seconds / (1 + max(refinement.num_new_tokens for refinement in written))
+    return seconds / (1 + max(refinement.num_new_tokens for refinement in written)) / len(prompts)
 
 
 def _time_scores(config: Config, backbones: Backbones, prompts: Sequence[EvalPrompt], images: Sequence[np.ndarray]) -> float:

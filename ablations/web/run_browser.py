@@ -199,7 +199,7 @@ def _read_lines(folder: Path) -> dict[tuple[int, str], dict[str, list[dict]]]:
     """The prompts with pictures of both conditions that a grid has."""
     found: dict[tuple[int, str], dict[str, list[dict]]] = {}
     for line in read_prompts(folder / PROMPTS):
-        if line["condition"] in ("coarse", "refined"):
+        if line["condition"] in ("coarse", "refined") and line["image"]:
             line = {name: line[name] for name in ("prompt_id", "condition", "candidate", "coarse", "refined", "image")}
             found.setdefault((line["prompt_id"], line["coarse"]), {}).setdefault(line["condition"], []).append(line)
     for conditions in found.values():

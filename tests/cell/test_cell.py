@@ -17,6 +17,8 @@ from ablations.results.scores import COLUMNS
 from ablations.runtime.stopping import StopRequest
 
 CONTROLS = controls()
+# A text that adds no phrase has none of these.
+OF_ADDED_WORDS = ("added_words_fit", "added_words_recall", "phrases_cut", "words_f1", "words_f1_of_ceiling")
 SMALL = {
     **{
         "data.num_train": 48,
@@ -28,7 +30,7 @@ SMALL = {
         "train.validate_every": 2,
         "train.check_records": 12,
     },
-    **{"eval.num_prompts": 3, "eval.num_candidates": 2, "eval.steps": 2, "eval.grid_prompts": 2},
+    **{"eval.num_prompts": 3, "eval.num_candidates": 2, "eval.steps": 2, "eval.grid_prompts": 2, "eval.text_prompts": 5},
     **{"trainer.progress": "none", "wandb.mode": "offline"},
 }
 
@@ -77,18 +79,36 @@ def test_a_cell_is_checked_and_arms_of_one_training_share_the_checks(finished, t
 
 def test_every_drawing_has_a_line_a_picture_and_scores(finished):
     lines = [json.loads(line) for line in finished.prompts.read_text().splitlines()]
-    conditions = {"coarse", "fine", "plug_in", "refined", "refined_shared_noise", "rewrite", *CONTROLS}
-    assert len(lines) == 3 * 2 * len(conditions)
-    assert {line["condition"] for line in lines} == conditions
+    drawn = [line for line in lines if line["image"]]
+    once = {"fine", "plug_in", "rewrite", "fine_prefix", *CONTROLS}
+    counts = dict.fromkeys(once, 3) | {"coarse": 6, "refined": 6, "refined_shared_noise": 6, "fitting_styles": 6}
+    assert {name: sum(line["condition"] == name for line in drawn) for name in counts} == counts
+    assert len(drawn) == sum(counts.values())
     scores = pd.read_parquet(finished.scores)
     assert tuple(scores.columns) == COLUMNS
-    per_image = scores[scores.candidate >= 0]
+    per_image = scores[(scores.candidate >= 0) & (scores.image != "")]
     metrics = {"fidelity", "words_drawn", "subject_kept", "clip_score", "clip_score_coarse", "piqe", "entropy"}
     assert metrics <= set(per_image.metric)
-    assert (per_image.groupby(["metric"]).size() == len(lines)).all()
+    sizes = per_image[~per_image.metric.isin(OF_ADDED_WORDS)].groupby("metric").size()
+    assert (sizes == len(drawn)).all()
     assert scores.value.notna().all()
-    for line in lines:
+    for line in drawn:
         assert Image.open(finished.path / line["image"]).size == (64, 64)
+
+
+def test_held_out_prompts_without_pictures_are_refined_and_scored_as_texts(finished):
+    lines = [json.loads(line) for line in finished.prompts.read_text().splitlines()]
+    alone = [line for line in lines if not line["image"]]
+    # Five prompts, the first three of which have pictures; two candidates of the refined ones, one of the others.
+    counts = {"refined": 2 * 2, "rewrite": 2, "fine": 2, "fine_prefix": 2, "refined_may_stop": 5}
+    assert {name: sum(line["condition"] == name for line in alone) for name in counts} == counts and len(alone) == sum(counts.values())
+    scores = pd.read_parquet(finished.scores)
+    texts = scores[(scores.candidate >= 0) & (scores.image == "")]
+    assert {"content_words_kept", "sentence_similarity"} <= set(texts.metric)
+    assert not {"fidelity", "clip_score", "piqe"} & set(texts.metric)
+    assert (texts[~texts.metric.isin(OF_ADDED_WORDS)].groupby("metric").size() == len(alone)).all()
+    sets = scores[(scores.candidate < 0) & (scores.condition == "refined")].groupby("metric").prompt_id.nunique()
+    assert (sets["st_lpips"], sets["distinct_2"]) == (3, 5)
 
 
 def test_extended_prompts_keep_the_users_words_and_add_exactly_prompt_len_tokens(finished):
@@ -100,10 +120,11 @@ def test_extended_prompts_keep_the_users_words_and_add_exactly_prompt_len_tokens
 
 def test_all_conditions_share_a_candidates_image_noise(finished):
     lines = pd.DataFrame(json.loads(line) for line in finished.prompts.read_text().splitlines())
-    own = lines[lines.condition != "refined_shared_noise"]
+    at_one_noise = lines.condition.isin(["refined_shared_noise", "fitting_styles"])
+    own = lines[~at_one_noise]
     assert (own.groupby(["prompt_id", "candidate"]).image_seed.nunique() == 1).all()
-    assert own.groupby("prompt_id").image_seed.nunique().tolist() == [2, 2, 2]
-    shared = lines[lines.condition == "refined_shared_noise"]
+    assert own.groupby("prompt_id").image_seed.nunique().tolist() == [2] * 5
+    shared = lines[at_one_noise]
     assert (shared.groupby("prompt_id").image_seed.nunique() == 1).all()
 
 
@@ -126,10 +147,12 @@ def test_an_arm_that_differs_in_a_loss_sees_the_same_prompts_and_image_noise(fin
     other = run_small(finished.config.output_dir, "use_clip=false")
     columns = ["prompt_id", "condition", "candidate", "prompt_seed", "image_seed"]
     mine, theirs = (pd.read_json(run.prompts, lines=True, dtype=False)[columns] for run in (finished, other))
-    pd.testing.assert_frame_equal(mine, theirs)
+    both = theirs.merge(mine, on=columns[:3], suffixes=("", "_of_mine"))
+    assert len(both) == len(theirs) < len(mine)
+    assert (both.prompt_seed == both.prompt_seed_of_mine).all() and (both.image_seed == both.image_seed_of_mine).all()
     one, two = (pd.read_parquet(run.scores) for run in (finished, other))
-    coarse = [table[(table.condition == "coarse") & (table.metric == "fidelity")].value.to_numpy() for table in (one, two)]
-    np.testing.assert_array_equal(*coarse)
+    chosen = [t[(t.condition == "coarse") & (t.metric == "fidelity") & (t.candidate == 0)] for t in (one, two)]
+    np.testing.assert_array_equal(*(table.value.to_numpy() for table in chosen))
 
 
 def test_a_finished_cell_is_not_run_again_unless_forced(finished):

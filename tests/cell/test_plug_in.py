@@ -9,15 +9,14 @@ import torch
 from ablations.cell.drawing import pictures as drawing
 from ablations.cell.drawing.pictures import draw_pictures
 from ablations.cell.loading.module import build_module
-from ablations.cell.refining.refine import plan_drawings
+from ablations.cell.refining.refine import Sources, plan_drawings
 from ablations.config import arm_name, from_flat_dict, parse, to_flat_dict, train_id
-from ablations.results.conditions import controls
 from ablations.results.prompts_and_scores import Drawing
 from datamodules.records import EvalPrompt
 from helpers.trained_runs import nudge
 
-PLUG_IN, CONTROLS = "plug_in", controls()
-SETTINGS = ["eval.num_candidates=2", "eval.steps=2", "eval.batch_size=4", "eval.controls=false", "eval.rewrite_too=false"]
+PLUG_IN = "plug_in"
+SETTINGS = ["eval.num_candidates=2", "eval.steps=2", "eval.batch_size=4", "eval.controls=false", "eval.rewrite_too=false", "eval.draw=all"]
 CONFIG = parse(["backbones.init=random", *SETTINGS])
 PROMPTS = [EvalPrompt(3, "a cat", "a cat, oil painting", None), EvalPrompt(5, "a red boat", "a red boat, 8k", None)]
 
@@ -27,7 +26,7 @@ def no_progress(items, _total, _label):
 
 
 def plan(module, config=CONFIG) -> list[Drawing]:
-    return plan_drawings(module, lambda: module, PROMPTS, config.prompt_len, config.eval, config.seed)
+    return plan_drawings(config, Sources(PROMPTS, module, lambda: module))
 
 
 def pictures(module, drawings, trained) -> dict[tuple[int, str, int], np.ndarray]:
@@ -60,7 +59,8 @@ def test_plug_in_pictures_are_paired_with_the_coarse_ones_text_by_text_and_noise
 
 def test_it_can_be_left_out(trained):
     config = parse(["eval.plug_in=false", "eval.num_candidates=1"])
-    assert {d.condition for d in plan(trained, config)} == {"coarse", "fine", "refined", "rewrite", *CONTROLS}
+    with_it = {d.condition for d in plan(trained, parse(["eval.num_candidates=1"]))}
+    assert {d.condition for d in plan(trained, config)} == with_it - {PLUG_IN} >= {"coarse", "fine", "refined", "rewrite"}
 
 
 def test_before_the_first_step_the_plug_in_draws_what_the_original_encoder_draws(untrained):
@@ -107,7 +107,7 @@ def test_without_the_trained_encoder_such_a_picture_is_refused(trained):
 def test_results_from_before_there_was_a_plug_in_keep_their_name_and_the_training_is_shared():
     now = to_flat_dict(parse([]))
     before = {name: value for name, value in now.items() if name != "eval.plug_in"}
-    assert now["eval.plug_in"] is True
+    assert now["eval.plug_in"] is None
     assert from_flat_dict(before).eval.plug_in is False
     assert arm_name(from_flat_dict(before)) == arm_name(parse(["eval.plug_in=false"])) != arm_name(parse([]))
     assert train_id(from_flat_dict(before)) == train_id(parse([]))

@@ -14,11 +14,12 @@ from ablations.baselines.base import AnswerStore, Asked, Written
 from ablations.baselines.catalogue import HUB_MODELS
 from ablations.baselines.given import GivenPrompt
 from ablations.baselines.hub import HubBaseline
-from ablations.baselines.modifiers import FrequentModifiers, count_modifiers, modifiers_of
+from ablations.baselines.modifiers import FrequentModifiers
 from ablations.baselines.refiner import TrainedRefiner, load_refiner
 from ablations.baselines.register import all_methods
 from ablations.config import parse
 from ablations.runtime.errors import UserError
+from datamodules.phrases import count_phrases, phrases_of
 from helpers.language_models import save_gpt2, save_t5
 from lightning_modules.settings import TokenSampling
 
@@ -52,8 +53,8 @@ def test_the_bounds_are_the_prompts_as_they_are():
 
 
 def test_modifiers_are_counted_once_a_prompt_and_not_the_subject():
-    assert modifiers_of("A cat, Oil  Painting,, 8K ") == ["oil painting", "8k"]
-    assert count_modifiers(FINE) == [("8k", 4), ("oil painting", 2), ("pixel art", 1), ("sharp focus", 1)]
+    assert phrases_of("A cat, Oil  Painting,, 8K ") == ["oil painting", "8k"]
+    assert count_phrases(FINE) == [("8k", 4), ("oil painting", 2), ("pixel art", 1), ("sharp focus", 1)]
 
 
 def test_the_most_frequent_modifiers_are_appended_whole_until_they_make_up_the_tokens():
@@ -77,20 +78,20 @@ def test_the_most_frequent_modifiers_are_the_same_for_every_candidate_and_drawn_
     texts = [one.text for one in drawn.write(0, [asked(candidate=c) for c in range(40)])]
     assert len(set(texts)) >= 4
     assert texts == [drawn.write(7, [asked(candidate=c)])[0].text for c in range(40)]  # by key alone, whatever the batch
-    assert all(len(modifiers_of(text)) == len(set(modifiers_of(text))) for text in texts)
+    assert all(len(phrases_of(text)) == len(set(phrases_of(text))) for text in texts)
 
 
 def test_drawn_modifiers_come_in_proportion_to_their_frequency():
     drawn = modifiers(num_modifiers=1, drawn=True, sampling=TokenSampling(top_p=1.0, top_k=0))
-    first = Counter(modifiers_of(one.text)[0] for one in drawn.write(0, [asked(i) for i in range(2000)]))
-    for modifier, count in count_modifiers(FINE):
+    first = Counter(phrases_of(one.text)[0] for one in drawn.write(0, [asked(i) for i in range(2000)]))
+    for modifier, count in count_phrases(FINE):
         assert abs(first[modifier] / 2000 - count / 8) < 0.035
 
 
 def test_drawn_modifiers_are_out_of_the_top_k_with_mass_top_p():
     def seen(**bounds) -> set[str]:
         drawn = modifiers(num_modifiers=1, drawn=True, sampling=TokenSampling(**bounds))
-        return {modifiers_of(one.text)[0] for one in drawn.write(0, [asked(i) for i in range(300)])}
+        return {phrases_of(one.text)[0] for one in drawn.write(0, [asked(i) for i in range(300)])}
 
     assert seen(top_p=1.0, top_k=2) == {"8k", "oil painting"}
     assert seen(top_p=0.5, top_k=0) == {"8k"}

@@ -15,7 +15,16 @@ from ablations.config import KEYS, arm_name, from_flat_dict, parse, to_flat_dict
 from ablations.config.parsing import UNSET, Key
 
 # Keys whose default means something else than it did then, at the values of then.
-OF_THEN = ("data.world=1",)
+OF_THEN = {
+    **{"data.world": "1", "eval.draw": "all", "eval.text_prompts": "0"},
+    **{"eval.controls": "true", "eval.plug_in": "true", "eval.rewrite_too": "true"},
+}
+# Defaults of then that were changed since, with what they are now: a new default means new results.
+CHANGED = {
+    "eval.controls eval true": "eval.controls eval null",
+    "eval.plug_in eval true as_before=false": "eval.plug_in eval null as_before=false",
+    "eval.rewrite_too eval true": "eval.rewrite_too eval null",
+}
 # Arguments, beside those of then, the arm's name, the training's.
 NAMES = (
     ("", "tiny-len6-mse-text-clip-afe-259385fb", "tiny-mse-text-clip-afe-5d98d60c38fb"),
@@ -53,7 +62,7 @@ NAMES = (
     ("data.source=pairs.csv", "tiny-len6-mse-text-clip-afe-a414a8f7", "tiny-mse-text-clip-afe-0ffc5d1fa476"),
     ("profile=paper", "paper-len6-mse-text-clip-afe-b915fbc6", "paper-mse-text-clip-afe-74477ed748f2"),
     (
-        "profile=paper backbones.init=random backbones.frozen_dtype=bfloat16",
+        "profile=paper backbones.init=random backbones.frozen_dtype=bfloat16 eval.controls=false eval.rewrite_too=false",
         "paper-len6-mse-text-clip-afe-9c19a9ba",
         "paper-mse-text-clip-afe-661e65ef1962",
     ),
@@ -181,13 +190,14 @@ def declaration(key: Key) -> str:
 def test_results_lie_in_the_folders_that_they_always_had(arguments, arm, training, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.csv").touch()
-    config = parse([*OF_THEN, *arguments.split()])
+    given = OF_THEN | dict(word.split("=", 1) for word in arguments.split())
+    config = parse([f"{name}={text}" for name, text in given.items()])
     assert (arm_name(config), train_id(config)) == (arm, training)
     assert arm_name(from_flat_dict(json.loads(json.dumps(to_flat_dict(config))))) == arm
 
 
 def test_an_old_result_is_of_the_old_world_and_a_new_one_is_told_from_it():
-    old, new = parse(list(OF_THEN)), parse([])
+    old, new = parse(["data.world=1"]), parse([])
     written = to_flat_dict(old)
     for name in ("data.world", "data.caption_dropout"):
         del written[name]
@@ -198,15 +208,15 @@ def test_an_old_result_is_of_the_old_world_and_a_new_one_is_told_from_it():
 def test_a_table_has_no_world_and_its_results_keep_their_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.csv").touch()
-    names = {
-        arm_name(parse(["data.source=pairs.csv", *more])) for more in ([], ["data.world=1"], ["data.world=2", "data.caption_dropout=0.5"])
-    }
+    drawn = [f"{name}={text}" for name, text in OF_THEN.items() if name != "data.world"]
+    worlds = ([], ["data.world=1"], ["data.world=2", "data.caption_dropout=0.5"])
+    names = {arm_name(parse(["data.source=pairs.csv", *drawn, *more])) for more in worlds}
     assert names == {"tiny-len6-mse-text-clip-afe-a414a8f7"}
 
 
 def test_every_key_of_then_is_there_with_its_kind_and_values():
     """In whatever order: the digests sort the keys."""
-    then = KEYS_OF_THEN.strip().splitlines()
+    then = [CHANGED.get(line, line) for line in KEYS_OF_THEN.strip().splitlines()]
     now = [declaration(key) for key in KEYS.values()]
     same = {line.split()[0]: line for line in now}
     changed = [f"then {line}; now {same.get(line.split()[0])}" for line in then if line not in now]

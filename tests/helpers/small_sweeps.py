@@ -16,7 +16,7 @@ SWEEPS = ROOT / "sweeps"
 SMALL = (
     *("backbones.init=random", "data.num_train=24", "data.num_validation=8", "train.max_steps=2", "train.batch_size=8", "loss.clip_bank=8"),
     *("eval.num_prompts=2", "eval.num_candidates=2", "eval.steps=1", "eval.max_new_tokens=4", "eval.grid_prompts=1", "eval.batch_size=4"),
-    *("wandb.mode=disabled", "trainer.threads=1", "train.check_records=0"),
+    *("eval.text_prompts=3", "wandb.mode=disabled", "trainer.threads=1", "train.check_records=0"),
 )
 # What a run.json says of when and how it came about rather than of results.
 _CIRCUMSTANCES = ("timings", "started", "finished", "reused")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def write_cell(
     """
     keys = {"eval.num_prompts": num_prompts, "eval.num_candidates": num_candidates, **settings, "seed": seed, "output_dir": output_dir}
     folder = RunFolder(parse([f"{name}={show(value)}" for name, value in keys.items()]))
-    name = sum(folder.arm.encode())
+    name = zlib.crc32(repr(sorted((key, str(value)) for key, value in settings.items())).encode())  # no key that is added changes it
     rng = np.random.default_rng([seed, name, 5])
     texts = list(coarse or [f"{COARSE[i % len(COARSE)]}, view {i}" for i in range(num_prompts)])
     own = lambda metric: effect(settings, metric) + rng.normal(0, seed_spread)  # noqa: E731

@@ -98,7 +98,7 @@ def test_the_class_of_the_style_is_scored_but_never_averaged():
     assert [style_class(style) for style in (*STYLES, None)] == list(range(7))
     rows = [(0, "refined", c, metric, value) for c in range(2) for metric, value in (("fidelity", 0.5), ("style_seen", 6.0))]
     table = pd.DataFrame(rows, columns=["prompt_id", "condition", "candidate", "metric", "value"])
-    assert summary_of(table, 1, 2)["refined"] == {"fidelity": 0.5}
+    assert summary_of(table.assign(image="a.png"), 1, 2)["refined"] == {"fidelity": 0.5}
 
 
 def test_the_comparison_of_conditions_is_of_the_full_arm(report):

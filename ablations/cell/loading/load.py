@@ -23,6 +23,7 @@ from lightning_modules.prompt_refiner import PromptRefinerModule
 class Loaded:
     """What a cell works with: frozen networks, the refiner that is trained, its data, and the evaluation prompts (none: train only).
 
+    The first `eval.num_prompts` prompts get pictures, those after them are refined alone.
     `at_step_0()` makes the refiner anew as it was before its first step, on the networks' device.
     """
 
@@ -73,6 +74,8 @@ def _data(work: Work, kept: Kept, module: PromptRefinerModule) -> tuple[CFPDataM
         data.setup("fit")
         epoch = data.batches_per_epoch
         prompts = data.eval_prompts("test", count, config.eval.coarse_length) if count else []
+        if prompts and config.eval.text_prompts > count:
+            prompts = data.eval_prompts("test", min(config.eval.text_prompts, data.num_eval_prompts("test")), config.eval.coarse_length)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error
     work.console.say(f"data: {epoch} batches an epoch, {len(prompts)} evaluation prompts")

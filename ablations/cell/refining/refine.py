@@ -1,6 +1,7 @@
-"""The fourth stage: every evaluation prompt is refined, and every picture planned that is to be drawn and scored.
+"""The fourth stage: the evaluation prompts are refined, and every picture planned that is to be drawn and scored.
 
-What the conditions are stands in `ablations.results.conditions`; here each is asked to write, candidate by candidate.
+What the conditions are stands in `ablations.results.conditions`, and how much of each is read in `ablations.results.comparisons`; here
+each is asked to write, candidate by candidate. The first `eval.num_prompts` prompts get pictures, those after them texts alone.
 
 All draws are keyed: candidate c of prompt p samples its tokens from f(seed, p, c) and its picture from the image noise
 f(seed, p, c), which is the same for every condition. So conditions, and arms at one seed, are paired picture by picture.
@@ -8,19 +9,25 @@ f(seed, p, c), which is the same for every condition. So conditions, and arms at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.work import Work
-from ablations.config import EvalConfig
-from ablations.results.conditions import Condition, conditions_of
+from ablations.config import Config, EvalConfig
+from ablations.results.comparisons import Reads, what_is_read
+from ablations.results.conditions import Condition, all_conditions
 from ablations.results.prompts_and_scores import Drawing
 from ablations.runtime.errors import UserError
 from datamodules.records import EvalPrompt
+from datamodules.tiny_world.grammar import SceneDescription
+from datamodules.tiny_world.worlds import World, world
 from lightning_modules.prompt_refiner import PromptRefinerModule
 from lightning_modules.settings import Refinement, RefineSettings
+
+# So many prompts are refined at a time: memory does not grow with their number.
+AT_ONCE = 64
 
 
 def refine_settings(prompt_len: int, config: EvalConfig, mode: str | None = None) -> RefineSettings:
@@ -33,6 +40,7 @@ def refine_settings(prompt_len: int, config: EvalConfig, mode: str | None = None
         max_new_tokens=config.max_new_tokens,
         top_p=config.top_p,
         top_k=config.top_k,
+        exact_length=config.exact_length,
     )
 
 
@@ -45,36 +53,66 @@ def shuffled_prompts(coarse: Sequence[str]) -> list[str] | None:
 
 
 @dataclass(frozen=True)
-class _Evaluation:
-    """What all rounds of a cell share. `make_untrained` gives the refiner at step 0, and is called at most once."""
+class Sources:
+    """What is refined and by what: the evaluation prompts, the trained refiner, and what makes it anew as it was before its first step.
 
-    module: PromptRefinerModule
-    make_untrained: Callable[[], PromptRefinerModule]
+    `known_phrases()` gives the phrases of the training prompts with the number of prompts that have them. Both functions are called at
+    most once, and only where a condition asks.
+    """
+
     prompts: Sequence[EvalPrompt]
-    settings: RefineSettings
-    rewriting: RefineSettings
+    module: PromptRefinerModule
+    at_step_0: Callable[[], PromptRefinerModule]
+    known_phrases: Callable[[], Mapping[str, int]] = dict
+
+
+class _Evaluation:
+    """What all rounds of a cell share."""
+
+    def __init__(self, config: Config, sources: Sources):
+        self.config, self.prompts, self.module = config, sources.prompts, sources.module
+        self.settings, self.rewriting = (refine_settings(config.prompt_len, config.eval, mode) for mode in (None, "rewrite"))
+        self.world = world(config.data.world) if config.data.source == "tiny" else None
+        self._sources = sources
+
+    @property
+    def num_with_pictures(self) -> int:
+        return min(self.config.eval.num_prompts, len(self.prompts))
 
     @cached_property
     def untrained(self) -> PromptRefinerModule:
-        return self.make_untrained()
+        return self._sources.at_step_0()
 
     @cached_property
-    def coarse(self) -> list[str]:
-        return [prompt.coarse_prompt for prompt in self.prompts]
+    def known_phrases(self) -> Mapping[str, int]:
+        return self._sources.known_phrases()
 
     @cached_property
-    def shuffled(self) -> list[str] | None:
-        return shuffled_prompts(self.coarse)
+    def shuffled(self) -> list[str | None]:
+        """Another prompt for each, among those with pictures and among the others; None where there is no other."""
+        coarse, count = [prompt.coarse_prompt for prompt in self.prompts], self.num_with_pictures
+        return [other for part in (coarse[:count], coarse[count:]) for other in shuffled_prompts(part) or [None] * len(part)]
 
 
 @dataclass(frozen=True)
 class CandidateRound:
-    """One candidate of every prompt, as the conditions see it: see `conditions.Round`."""
+    """One candidate of some prompts, as the conditions see it: see `conditions.Round`. `positions` are the prompts' places."""
 
     shared: _Evaluation
     candidate: int
-    seeds: list[tuple[int, ...]]
-    written: dict[str, Sequence[Refinement]] = field(default_factory=dict)
+    positions: Sequence[int]
+
+    @cached_property
+    def prompts(self) -> list[EvalPrompt]:
+        return [self.shared.prompts[i] for i in self.positions]
+
+    @cached_property
+    def seeds(self) -> list[tuple[int, ...]]:
+        return [(prompt_seed(self.shared.config.seed, prompt.prompt_id, self.candidate),) for prompt in self.prompts]
+
+    @cached_property
+    def written(self) -> Written:
+        return Written(self)
 
     @property
     def module(self) -> PromptRefinerModule:
@@ -85,16 +123,30 @@ class CandidateRound:
         return self.shared.untrained
 
     @property
+    def known_phrases(self) -> Mapping[str, int]:
+        return self.shared.known_phrases
+
+    @property
     def coarse(self) -> list[str]:
-        return self.shared.coarse
+        return [prompt.coarse_prompt for prompt in self.prompts]
 
     @property
     def fine(self) -> list[str]:
-        return [prompt.fine_prompt for prompt in self.shared.prompts]
+        return [prompt.fine_prompt for prompt in self.prompts]
+
+    @property
+    def scenes(self) -> list[SceneDescription | None]:
+        return [prompt.scene for prompt in self.prompts]
+
+    @property
+    def world(self) -> World | None:
+        return self.shared.world
 
     @property
     def shuffled(self) -> list[str] | None:
-        return self.shared.shuffled
+        found = [self.shared.shuffled[i] for i in self.positions]
+        texts = [text for text in found if text is not None]
+        return texts if len(texts) == len(found) else None
 
     @property
     def settings(self) -> RefineSettings:
@@ -105,62 +157,99 @@ class CandidateRound:
         return self.shared.rewriting
 
 
-def plan_drawings(
-    module: PromptRefinerModule,
-    untrained: Callable[[], PromptRefinerModule],
-    prompts: Sequence[EvalPrompt],
-    prompt_len: int,
-    config: EvalConfig,
-    seed: int,
-) -> list[Drawing]:
-    """Refine every prompt under every condition. `untrained` gives the same refiner at step 0 (called only where a condition asks)."""
-    settings, rewriting = (refine_settings(prompt_len, config, mode) for mode in (None, "rewrite"))
-    shared = _Evaluation(module, untrained, prompts, settings, rewriting)
+class Written(Mapping[str, Sequence[Refinement]]):
+    """What conditions write of a round, each asked once, and only when it is wanted.
+
+    Raises UserError for what is not a refinement for each prompt, and where a condition is wanted that has nothing for these prompts.
+    """
+
+    def __init__(self, one: CandidateRound):
+        self._round = one
+        self._found: dict[str, Sequence[Refinement] | None] = {}
+
+    def of(self, condition: Condition) -> Sequence[Refinement] | None:
+        """What a condition writes, or None where it cannot be had."""
+        if condition.name not in self._found:
+            refinements, count = condition.write(self._round), len(self._round.prompts)
+            if refinements is not None and (len(refinements) != count or not all(isinstance(one, Refinement) for one in refinements)):
+                raise UserError(f"condition {condition.name} must write a Refinement for each of the {count} prompts")
+            self._found[condition.name] = refinements
+        return self._found[condition.name]
+
+    def __getitem__(self, name: str) -> Sequence[Refinement]:
+        refinements = self.of(all_conditions()[name])
+        if refinements is None:
+            raise UserError(f"condition {name} is read by another one, but has nothing for these prompts")
+        return refinements
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+def plan_drawings(config: Config, sources: Sources) -> list[Drawing]:
+    """The prompts under every condition that is read of the cell, candidate by candidate and condition by condition."""
+    shared, read = _Evaluation(config, sources), what_is_read(config)
     drawings: list[Drawing] = []
-    for candidate in range(config.num_candidates):
-        keys = [prompt_seed(seed, prompt.prompt_id, candidate) for prompt in prompts]
-        written = _written(CandidateRound(shared, candidate, [(key,) for key in keys]), conditions_of(config))
-        for condition, refinements in written.items():
-            noise_candidate = 0 if condition.shared_noise else candidate
-            for prompt, key, refinement in zip(prompts, keys, refinements, strict=True):
-                drawings.append(
-                    Drawing(
-                        prompt_id=prompt.prompt_id,
-                        condition=condition.name,
-                        candidate=candidate,
-                        coarse=prompt.coarse_prompt,
-                        text=refinement.text,
-                        prompt_seed=key,
-                        image_seed=image_seed(seed, prompt.prompt_id, noise_candidate),
-                        num_new_tokens=refinement.num_new_tokens,
-                        truncated=refinement.truncated,
-                        by_trained_encoder=condition.by_trained_encoder,
-                    )
-                )
+    for candidate in range(config.eval.num_candidates):
+        found: dict[str, dict[int, Drawing]] = {name: {} for name in read}
+        for names, positions in _blocks(shared, read, candidate):
+            for start in range(0, len(positions), AT_ONCE):
+                one = CandidateRound(shared, candidate, positions[start : start + AT_ONCE])
+                for name in names:
+                    found[name] |= _drawings_of(one, all_conditions()[name], read[name])
+        drawings += [of_condition[i] for of_condition in found.values() for i in sorted(of_condition)]
     return drawings
 
 
-def refine(
-    work: Work, module: PromptRefinerModule, at_step_0: Callable[[], PromptRefinerModule], prompts: Sequence[EvalPrompt]
-) -> list[Drawing]:
-    """The prompts under every condition, as what is to be drawn; `module` is ready to refine from now on."""
-    config = work.config
+def _blocks(shared: _Evaluation, read: Mapping[str, Reads], candidate: int) -> list[tuple[tuple[str, ...], list[int]]]:
+    """(conditions, places of prompts): the prompts of which the same conditions read this candidate."""
+    blocks: dict[tuple[str, ...], list[int]] = {}
+    for i in range(len(shared.prompts)):
+        names = tuple(name for name, reads in read.items() if candidate < max(_num_drawn(shared, reads, i), reads.texts))
+        if names:
+            blocks.setdefault(names, []).append(i)
+    return list(blocks.items())
+
+
+def _num_drawn(shared: _Evaluation, reads: Reads, position: int) -> int:
+    """How many candidates of a prompt are drawn."""
+    is_drawn = position < shared.num_with_pictures
+    return reads.pictures_of(in_grid=position < shared.config.eval.grid_prompts) if is_drawn else 0
+
+
+def _drawings_of(one: CandidateRound, condition: Condition, reads: Reads) -> dict[int, Drawing]:
+    """What a condition writes of a round, by the prompts' places; nothing where it cannot be had."""
+    seed, noise_candidate = one.shared.config.seed, 0 if condition.shared_noise else one.candidate
+    rows = zip(one.positions, one.prompts, one.seeds, one.written.of(condition) or (), strict=False)
+    return {
+        i: Drawing(
+            prompt_id=prompt.prompt_id,
+            condition=condition.name,
+            candidate=one.candidate,
+            coarse=prompt.coarse_prompt,
+            text=refinement.text,
+            prompt_seed=key,
+            image_seed=image_seed(seed, prompt.prompt_id, noise_candidate),
+            num_new_tokens=refinement.num_new_tokens,
+            truncated=refinement.truncated,
+            by_trained_encoder=condition.by_trained_encoder,
+            drawn=one.candidate < _num_drawn(one.shared, reads, i),
+        )
+        for i, prompt, (key,), refinement in rows
+    }
+
+
+def refine(work: Work, sources: Sources) -> list[Drawing]:
+    """The prompts under every condition, as what is to be drawn or read; the module is ready to refine from now on."""
+    config, module = work.config, sources.module
     module.to(module.backbones.text_to_image.device).eval()
     with work.timings.stage("refining"):
-        work.console.say(f"refining {len(prompts)} prompts, {config.eval.num_candidates} candidates each")
-        drawings = plan_drawings(module, at_step_0, prompts, config.prompt_len, config.eval, config.seed)
+        num_texts = len(sources.prompts) - config.eval.num_prompts
+        more = f", {num_texts} more as texts alone" if num_texts > 0 else ""
+        work.console.say(f"refining {config.eval.num_prompts} prompts, up to {config.eval.num_candidates} candidates each{more}")
+        drawings = plan_drawings(config, sources)
     work.stop.check("refining")
     return drawings
-
-
-def _written(one: CandidateRound, conditions: Sequence[Condition]) -> Mapping[Condition, Sequence[Refinement]]:
-    """What each condition writes of a round. Raises UserError where it is not a refinement for each prompt."""
-    found: dict[Condition, Sequence[Refinement]] = {}
-    for condition in conditions:
-        refinements = condition.write(one)
-        if refinements is None:
-            continue
-        if len(refinements) != len(one.coarse) or not all(isinstance(refinement, Refinement) for refinement in refinements):
-            raise UserError(f"condition {condition.name} must write a Refinement for each of the {len(one.coarse)} prompts")
-        one.written[condition.name] = found[condition] = refinements
-    return found

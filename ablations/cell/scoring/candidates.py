@@ -29,9 +29,12 @@ def sets_of_candidates(drawings: Sequence[Drawing]) -> dict[tuple[int, str], lis
 
 
 def diversity_scores(pictures: Pictures, embeddings: np.ndarray, store: ScoreStore) -> list[Score]:
-    """Scores of every set of two candidates or more. `embeddings` (N, E) are the pictures' unit vectors in the joint space."""
-    drawings, images, keys = pictures.drawings, pictures.images, pictures.keys
-    groups = sets_of_candidates(drawings)
+    """How far the pictures of every set of two candidates or more are apart.
+
+    `embeddings` (N, E) are their unit vectors in the joint space.
+    """
+    images, keys = pictures.images, pictures.keys
+    groups = sets_of_candidates(pictures.drawings)
     if not groups:
         return []
     sets = list(groups.values())
@@ -39,15 +42,23 @@ def diversity_scores(pictures: Pictures, embeddings: np.ndarray, store: ScoreSto
     st_lpips = store.remember("st_lpips", set_keys, lambda positions: np.array([diversity.st_lpips(images[sets[i]]) for i in positions]))
     found: list[Score] = []
     for ((prompt_id, condition), members), distance in zip(groups.items(), st_lpips[:, 0], strict=True):
-        texts = [drawings[i].text for i in members]
         scores = {
             "st_lpips": distance,
             "clip_distance": diversity.clip_distance(embeddings[members]),
             "vendi": diversity.vendi(embeddings[members]),
         }
+        found += [Score.of_set(prompt_id, condition, name, value) for name, value in scores.items()]
+    return found
+
+
+def text_diversity_scores(drawings: Sequence[Drawing]) -> list[Score]:
+    """How different the texts of every set of two candidates or more are, with pictures or without."""
+    found: list[Score] = []
+    for (prompt_id, condition), members in sets_of_candidates(drawings).items():
+        texts = [drawings[i].text for i in members]
         # Texts of one word have no pairs of words: such a set has no value, rather than a made-up one.
         lengths = [len(diversity.words(text)) for text in texts]
-        scores |= {f"distinct_{n}": diversity.distinct_n(texts, n) for n in (1, 2) if max(lengths) >= n}
+        scores = {f"distinct_{n}": diversity.distinct_n(texts, n) for n in (1, 2) if max(lengths) >= n}
         if min(lengths) >= 2:
             scores["vendi_texts"] = diversity.vendi_texts(texts)
         if min(lengths) >= 1:

@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 
 from ablations.figures.diversity_grid import GridRow
-from ablations.results.prompts_and_scores import Drawing
+from ablations.results.prompts_and_scores import Drawing, drawn
 from ablations.results.scores import SEVERAL
 
 
 def grid_rows(drawings: Sequence[Drawing], images: np.ndarray, scores: pd.DataFrame, count: int) -> list[GridRow]:
     """The first `count` prompts as rows of the diversity grid: the coarse picture, then the refined candidates.
 
-    `scores` is the content of scores.parquet.
+    `images` are the pictures of the drawings that are drawn; `scores` is the content of scores.parquet.
     """
+    drawings = drawn(drawings)
     index = {(d.prompt_id, d.condition, d.candidate): i for i, d in enumerate(drawings)}
     prompt_ids = list(dict.fromkeys(d.prompt_id for d in drawings))[:count]
     sets = scores[(scores.candidate == SEVERAL) & (scores.condition == "refined")]

@@ -14,7 +14,7 @@ from ablations.results.prompts_and_scores import Drawing
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures to be scored, uint8 (N, H, W, 3), with what each was drawn from."""
+    """Pictures to be scored, uint8 (N, H, W, 3), with what each was drawn from: texts without a picture are not among them."""
 
     drawings: Sequence[Drawing]
     images: np.ndarray

@@ -45,7 +45,7 @@ def scorer_for(work: Work, module: PromptRefinerModule, known: ScoreStore, furth
 
 
 def score(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images_NHWC: np.ndarray) -> CellScores:
-    """All scores of a cell, which go to scores.parquet. Raises as `Scorer.score` does."""
+    """All scores of a cell, which go to scores.parquet; `images_NHWC` are as in `Scorer.score`, which raises."""
     with work.timings.stage("scoring"):
         scores = scorer.score(prompts, drawings, images_NHWC)
     write_scores(work.folder.scores, scores.table)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from ablations.cell.scoring.candidates import diversity_scores
+from ablations.cell.scoring.candidates import diversity_scores, text_diversity_scores
 from ablations.cell.scoring.fitting import Fitting, fitting_picture_scores, fitting_text_scores
 from ablations.cell.scoring.further import FurtherMetrics, further_scores
 from ablations.cell.scoring.joint_space import JointSpace
@@ -18,7 +18,7 @@ from ablations.cell.scoring.tiny_world import oracle_scores
 from ablations.config import Config
 from ablations.metrics import clip_score, faithfulness, image_quality
 from ablations.results.made_by import AT_ONCE, full_batches
-from ablations.results.prompts_and_scores import Drawing
+from ablations.results.prompts_and_scores import Drawing, drawn
 from ablations.results.scores import Score, table_of
 from datamodules.records import EvalPrompt
 from datamodules.tiny_world.renderer import IMAGE_SIZE
@@ -56,17 +56,20 @@ class Scorer:
     fitting: Fitting | None = None
 
     def score(self, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images: np.ndarray) -> CellScores:
-        """Score every picture, uint8 (len(drawings), H, W, 3), and every set of candidates for its diversity.
+        """Score every picture, every text and every set of candidates for its diversity.
 
-        Raises UserError where a further metric gives no number and is not to be skipped.
+        `images`, uint8 (N, H, W, 3), are the pictures of the N drawings that are drawn; the others are scored as texts alone. Raises
+        UserError where a further metric gives no number and is not to be skipped.
         """
-        pictures = Pictures(drawings, images)
-        self.say(f"scoring {len(images)} pictures")
+        pictures = Pictures(drawn(drawings), images)
+        more = len(drawings) - len(images)
+        self.say(f"scoring {len(images)} pictures" + (f" and {more} texts without one" if more else ""))
         space = JointSpace(self.backbones)
         embeddings = self._remember("embedding", pictures, lambda part: clip_score.encode_images(space, part))
         embedded: dict[str, np.ndarray] = {}
         values: dict[str, np.ndarray] = {}
-        for name, texts in (("clip_score", [d.text for d in drawings]), ("clip_score_coarse", [d.coarse for d in drawings])):
+        texts_of = {"clip_score": [d.text for d in pictures.drawings], "clip_score_coarse": [d.coarse for d in pictures.drawings]}
+        for name, texts in texts_of.items():
             embedded |= _embed(space, texts)
             values[name] = clip_score.clip_score_of_embeddings(embeddings, np.stack([embedded[text] for text in texts]))
         self.check()
@@ -77,9 +80,10 @@ class Scorer:
         has_oracle = images.shape[1:3] == (IMAGE_SIZE, IMAGE_SIZE) and all(prompt.scene is not None for prompt in prompts)
         if has_oracle:
             values |= oracle_scores(prompts, pictures, self.store)
-        scores = _by_picture(drawings, values)
+        scores = _by_picture(pictures.drawings, values)
         self.check()
-        scores += diversity_scores(pictures, embeddings, self.store)
+        scores += diversity_scores(pictures, embeddings, self.store) + text_diversity_scores(drawings)
+        embedded |= _embed(space, (text for d in drawings for text in (d.coarse, d.text) if text not in embedded))
         scores += _by_picture(drawings, self._text_scores(drawings, embedded))
         if self.fitting is not None and has_oracle:
             scores += fitting_picture_scores(self.fitting, prompts, pictures, self.store)
@@ -112,6 +116,8 @@ class Scorer:
 def _embed(space: JointSpace, texts: Iterable[str]) -> dict[str, np.ndarray]:
     """The unit vector (E,) of each different text in the joint space."""
     distinct = list(dict.fromkeys(texts))
+    if not distinct:
+        return {}
     parts = [clip_score.encode_texts(space, list(part))[:count] for part, count in full_batches(np.array(distinct), AT_ONCE)]
     return dict(zip(distinct, np.concatenate(parts), strict=True))
 
