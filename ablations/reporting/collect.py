@@ -121,6 +121,16 @@ class FinishedCell:
 
     def metrics(self) -> tuple[set[str], set[str]]:
         """Names of the metrics with a value per image, and per set of candidates or seed."""
+        per_image, per_set = self._metrics
+        return set(per_image), set(per_set)
+
+    @cached_property
+    def tables(self) -> dict[tuple, pd.DataFrame | None]:
+        """Whatever was read of several cells, this one first, by what it is: kept by who reads it, not to be made twice."""
+        return {}
+
+    @cached_property
+    def _metrics(self) -> tuple[set[str], set[str]]:
         per_image = set(self.scores.metric[self.scores.candidate >= 0])
         per_set = set(self.scores.metric[self.scores.candidate < 0]) | ({STYLE_ENTROPY} if STYLE_SEEN in per_image else set())
         return per_image, per_set

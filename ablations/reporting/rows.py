@@ -208,7 +208,17 @@ def scores_of(column: Column, source: Source, candidates: int) -> pd.DataFrame |
     """Scores (seeds, prompts) over the seeds that have the metric and the prompts that all of these have, and at most so many candidates;
     None where there are none."""
     cells, condition = source
-    by_seed = {seed: cell.values(column.metric, column.condition or condition, candidates) for seed, cell in sorted(cells.items())}
+    if not cells:
+        return None
+    kept = next(iter(cells.values())).tables
+    name = (column.metric, column.condition or condition, candidates, tuple((cell.arm, seed) for seed, cell in cells.items()))
+    if name not in kept:
+        kept[name] = _read(column.metric, column.condition or condition, cells, candidates)
+    return kept[name]
+
+
+def _read(metric: str, condition: str, cells: Mapping[int, FinishedCell], candidates: int) -> pd.DataFrame | None:
+    by_seed = {seed: cell.values(metric, condition, candidates) for seed, cell in sorted(cells.items())}
     by_seed = {seed: values for seed, values in by_seed.items() if values is not None}
     if not by_seed:
         return None
