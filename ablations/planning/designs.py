@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ablations.config import Config
+from ablations.results.comparisons import what_is_read
 from ablations.results.run_folder import RunFolder
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.forecast import EvaluationCosts, TrainingCosts, evaluation_kind, forecast_cells, training_kind
@@ -39,7 +40,7 @@ def all_designs() -> list[Design]:
 def in_design(config: Config, design: Design) -> Config:
     """The config of a cell of a design: with one candidate what tables read of the arm is drawn, with more all of it."""
     e = dataclasses.replace(config.eval, num_prompts=design.prompts)
-    if design.candidates > 1 and hasattr(e, "draw"):
+    if design.candidates > 1:
         e = dataclasses.replace(e, draw="all", num_candidates=max(design.candidates, e.num_candidates))
     return dataclasses.replace(config, eval=e, output_dir=_NOWHERE)
 
@@ -77,3 +78,12 @@ class Minutes:
         evaluation = {evaluation_kind(config): found[1] for config, found in zip(configs, costs, strict=True)}
         together = forecast_cells(cells, None, 0, training, evaluation)[1]
         return sum(together.seconds.values())
+
+
+def candidates_read(configs: Sequence[Config], conditions: Sequence[str], of_texts: bool) -> int:
+    """How many candidates of a condition of each arm are there to be compared, of pictures or of texts: the fewest; at least 1."""
+    counts = []
+    for config in configs:
+        read = what_is_read(config)
+        counts += [read[name].texts if of_texts else read[name].pictures for name in conditions if name in read]
+    return max(1, min(counts, default=1))

@@ -106,8 +106,8 @@ def _plan_of(cells: Grid) -> Plan:
     arms = {label: arms[label] for label in dict.fromkeys(cell.arm_label for cell in cells.cells)}
     e = cells.example.eval
     seeds = len({cell.config.seed for cell in cells.cells})
-    candidates = e.num_candidates if getattr(e, "draw", "all") == "all" else 1
-    return Plan(arms, Design(seeds, e.num_prompts, candidates), max(getattr(e, "text_prompts", 0), e.num_prompts))
+    candidates = e.num_candidates if e.draw == "all" else 1
+    return Plan(arms, Design(seeds, e.num_prompts, candidates), max(e.text_prompts, e.num_prompts))
 
 
 def _power(arguments: argparse.Namespace, cells: Grid, console: Console, began: float) -> Power:

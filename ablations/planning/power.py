@@ -10,10 +10,10 @@ from ablations.config import Config, to_flat_dict
 from ablations.config.parsing import Scalar
 from ablations.planning.chances import ENOUGH, Chances, Sizes, chances_of
 from ablations.planning.contrasts import Contrast, RowKey, contrasts_of, row_keys
-from ablations.planning.designs import Design, Minutes, all_designs
+from ablations.planning.designs import Design, Minutes, all_designs, candidates_read, in_design
 from ablations.planning.measured import ComponentsFile, Found
 from ablations.reporting.layouts import LOSSES
-from ablations.reporting.pooling import seeds_to_decide
+from ablations.reporting.pooling import FEWEST_POOLED, seeds_to_decide
 from ablations.reporting.statistics import MIN_SEEDS
 
 
@@ -109,7 +109,8 @@ class Power:
         """What a contrast is judged on in a design."""
         m = found.measured
         prompts = max(self.plan.text_prompts, design.prompts) if m.of_texts else design.prompts
-        candidates = design.candidates if m.num_candidates else 1
+        configs = [in_design(self.plan.arms[label], design) for label in self.plan.labels_of(contrast)]
+        candidates = candidates_read(configs, (contrast.read_in, contrast.reference_in), m.of_texts) if m.num_candidates else 1
         return Sizes(design.seeds, self.components.distinct(m, prompts), candidates, self._pooled(contrast, found))
 
     def _pooled(self, contrast: Contrast, found: Found) -> int | None:
@@ -118,7 +119,8 @@ class Power:
             return None
         apart = {m.of for m in self.components.measured if (m.condition, m.endpoint) == (contrast.read_in, contrast.metric)}
         rows = {key.row for key in self.plan.rows(contrast.table).values()}
-        return max(2, len([row for row in rows if f"{contrast.table}: {row}" not in apart]))
+        alike = sum(f"{contrast.table}: {row}" not in apart for row in rows)
+        return alike if alike >= FEWEST_POOLED else None
 
     def lines(self, designs: Sequence[Design]) -> list[Line]:
         return [self.line(contrast, design) for contrast in self.contrasts for design in designs]
