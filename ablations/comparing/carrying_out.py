@@ -19,7 +19,7 @@ from ablations.cell.loading.module import build_module
 from ablations.cell.refining.keys import prompt_seed
 from ablations.cell.scoring.fitting import fitting_for
 from ablations.cell.scoring.further import further_metrics
-from ablations.cell.scoring.scorer import Scorer, sentences_for
+from ablations.cell.scoring.scorer import Scorer, judge_for, sentences_for
 from ablations.cell.shared import Shared
 from ablations.comparing.files import save_picture, write_results
 from ablations.comparing.methods import make_methods, reads_data
@@ -175,7 +175,8 @@ class _CarryingOut:
         self.console.say(f"{label}: {len(images)} pictures{reused}")
         check = lambda: self.stop.check("scoring")  # noqa: E731
         suits = fitting_for(comparison.config)
-        scorer = Scorer(self.backbones, stores.scores, self.further, self.sentences, check=check, fitting=suits)
+        judge = judge_for(comparison.scoring_config, str(self.backbones.text_to_image.device))
+        scorer = Scorer(self.backbones, stores.scores, self.further, self.sentences, check=check, fitting=suits, judge=judge)
         shown: dict[tuple[str, int], np.ndarray] = {}
         start = 0
         units = list(zip(group, parts, strict=True))

@@ -135,6 +135,8 @@ def _check_combinations(config: Config) -> None:
         raise UserError("training would never end: train.max_steps and train.max_epochs are both null; set one of them")
     if config.profile == "tiny" and config.data.image_size != 64:
         raise UserError(f"data.image_size={config.data.image_size}, but the tiny networks draw 64 px: leave it at 64")
+    if config.profile != "tiny" and config.eval.judge == "tiny":
+        raise UserError("eval.judge=tiny knows the tiny world's pictures of 64 px alone: leave it at null, or set it to conditioning")
     processes = config.trainer.devices * config.trainer.num_nodes
     if config.train.batch_size % processes:
         raise UserError(

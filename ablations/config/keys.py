@@ -257,6 +257,14 @@ class EvalConfig:
         listed=True,
         as_before=None,
     )
+    judge: str | None = option(
+        None,
+        "eval",
+        "the CLIP model of CLIP scores, CLIP distance and Vendi; null = the profile's own (tiny: one of another seed than draws, paper: "
+        "ViT-L-14/openai); conditioning = the OpenCLIP that is trained from and draws",
+        choices=("tiny", "ViT-L-14/openai", "conditioning"),
+        as_before="conditioning",
+    )
     sentence_encoder: str | None = option(
         None,
         "eval",

@@ -70,5 +70,6 @@ REHEARSAL: Preset = {
     "eval.batch_size": 1,
     "eval.controls": False,
     "eval.rewrite_too": False,
+    "eval.judge": "conditioning",
     "eval.grid_prompts": 1,
 }

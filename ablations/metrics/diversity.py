@@ -95,7 +95,7 @@ VENDI_TEXTS = register(
         needs=("texts",),
         licence=_OWN,
         note="effective number of different texts; kernel: mean cosine of the counts of words and of word pairs. Not comparable with "
-        "the Vendi score of pictures; words that all candidates share, such as the coarse prompt, lower it",
+        "the Vendi score of pictures; of extended prompts the added words alone",
         source="Friedman & Dieng 2023",
         always=True,
         heading="Vendi of texts",
@@ -112,8 +112,8 @@ SELF_BLEU = register(
         range=(0.0, 100.0),
         needs=("texts",),
         licence=_OWN,
-        note="BLEU-4 of each text against the others, as sacrebleu's sentence BLEU: 100 = all alike; words that all candidates share, "
-        "such as the coarse prompt, raise it",
+        note="BLEU-4 of each text against the others, as sacrebleu's sentence BLEU: 100 = all alike; of extended prompts the "
+        "added words alone",
         source="Zhu et al. 2018; Post 2018",
         always=True,
         heading="Self-BLEU",
@@ -132,7 +132,7 @@ DISTINCT = {
             range=(0.0, 1.0),
             needs=("texts",),
             licence=_OWN,
-            note="words that all candidates share, such as the coarse prompt, lower it",
+            note="different words, or pairs of words, over all; of extended prompts the added words alone",
             source="Li et al. 2016",
             always=True,
             shown=n == 2,

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ablations.pretraining.data import Corpus
 
 STAGES = ("vocabularies", "vae", "open_clip", "t5", "oracle", "unet", "evaluate", "judge", "pairing")
-DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 900, "t5": 11_500, "oracle": 1000, "unet": 2400, "judge": 600}
+DEFAULT_STEPS = {"vae_narrow": 2100, "vae": 3200, "open_clip": 900, "t5": 11_500, "oracle": 1000, "unet": 2400, "judge": 450}
 NUM_PICTURES = 80_000
-# Of the judge, whose 600 steps of 128 see each about twice.
+# Of the judge, whose 450 steps of 128 see each once or twice.
 NUM_JUDGE_PICTURES = 40_000
 
 

@@ -30,6 +30,12 @@ def _config(name: str, directory: Path) -> dict:
     return json.loads((directory / "configs" / f"{name}.json").read_text())
 
 
+def clip_tokenizer(directory: Path = TINY) -> SimpleTokenizer:
+    """The tiny OpenCLIP's tokenizer."""
+    context_length = _config("open_clip", directory)["text_cfg"]["context_length"]
+    return SimpleTokenizer(bpe_path=str(directory / "clip_merges.txt.gz"), context_length=context_length)
+
+
 def clip_config(tokenizer: SimpleTokenizer, directory: Path = TINY) -> dict[str, Any]:
     """What `open_clip.model.CLIP` makes the tiny OpenCLIP of."""
     config = _config("open_clip", directory)
@@ -42,8 +48,7 @@ def build_tiny_networks(directory: Path = TINY) -> tuple[dict[str, nn.Module], S
     t5_tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(directory / "t5_tokenizer.json"), pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
-    context_length = _config("open_clip", directory)["text_cfg"]["context_length"]
-    tokenizer = SimpleTokenizer(bpe_path=str(directory / "clip_merges.txt.gz"), context_length=context_length)
+    tokenizer = clip_tokenizer(directory)
     t5_config = _config("t5", directory)
     t5_config["vocab_size"] = len(t5_tokenizer)
     networks = {

@@ -16,7 +16,7 @@ from ablations.config.parsing import UNSET, Key
 
 # Keys whose default means something else than it did then, at the values of then.
 OF_THEN = {
-    **{"data.world": "1", "eval.draw": "all", "eval.text_prompts": "0"},
+    **{"data.world": "1", "eval.draw": "all", "eval.text_prompts": "0", "eval.judge": "conditioning"},
     **{"eval.controls": "true", "eval.plug_in": "true", "eval.rewrite_too": "true"},
 }
 # Defaults of then that were changed since, with what they are now: a new default means new results.

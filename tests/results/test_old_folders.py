@@ -31,7 +31,15 @@ TRAININGS = {
 CELLS = (f"{ARM}/seed-0", f"{ARM}/seed-1", "tiny-len6-text-clip-afe-390e9f83/seed-0")
 # The command line of the first of them, which a user may give again, with what has become another default since.
 COMMAND = (
-    *("data.world=1", "eval.draw=all", "eval.controls=true", "eval.plug_in=true", "eval.rewrite_too=true", "eval.text_prompts=0"),
+    *(
+        "eval.judge=conditioning",
+        "data.world=1",
+        "eval.draw=all",
+        "eval.controls=true",
+        "eval.plug_in=true",
+        "eval.rewrite_too=true",
+        "eval.text_prompts=0",
+    ),
     *("train.max_steps=2", "data.num_train=48", "data.num_validation=8", "train.batch_size=8", "loss.clip_bank=8", "eval.num_prompts=2"),
     *("eval.num_candidates=2", "eval.steps=2", "eval.max_new_tokens=8", "eval.batch_size=4", "eval.grid_prompts=1"),
     *("wandb.mode=disabled", "trainer.threads=1", "trainer.progress=none", "train.check_records=0"),

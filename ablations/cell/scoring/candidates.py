@@ -28,10 +28,10 @@ def sets_of_candidates(drawings: Sequence[Drawing]) -> dict[tuple[int, str], lis
     return {group: members for group, members in groups.items() if len(members) > 1}
 
 
-def diversity_scores(pictures: Pictures, embeddings: np.ndarray, store: ScoreStore) -> list[Score]:
+def diversity_scores(pictures: Pictures, embeddings: np.ndarray | None, store: ScoreStore) -> list[Score]:
     """How far the pictures of every set of two candidates or more are apart.
 
-    `embeddings` (N, E) are their unit vectors in the joint space.
+    `embeddings` (N, E) are their unit vectors in the judge's joint space; None: there is no judge.
     """
     images, keys = pictures.images, pictures.keys
     groups = sets_of_candidates(pictures.drawings)
@@ -42,20 +42,22 @@ def diversity_scores(pictures: Pictures, embeddings: np.ndarray, store: ScoreSto
     st_lpips = store.remember("st_lpips", set_keys, lambda positions: np.array([diversity.st_lpips(images[sets[i]]) for i in positions]))
     found: list[Score] = []
     for ((prompt_id, condition), members), distance in zip(groups.items(), st_lpips[:, 0], strict=True):
-        scores = {
-            "st_lpips": distance,
-            "clip_distance": diversity.clip_distance(embeddings[members]),
-            "vendi": diversity.vendi(embeddings[members]),
-        }
+        scores = {"st_lpips": distance}
+        if embeddings is not None:
+            scores["clip_distance"] = diversity.clip_distance(embeddings[members])
+            scores["vendi"] = diversity.vendi(embeddings[members])
         found += [Score.of_set(prompt_id, condition, name, value) for name, value in scores.items()]
     return found
 
 
 def text_diversity_scores(drawings: Sequence[Drawing]) -> list[Score]:
-    """How different the texts of every set of two candidates or more are, with pictures or without."""
+    """How different the texts of every set of two candidates or more are, with pictures or without.
+
+    Of extended prompts the added words alone are compared: the user's own, which all candidates share, would drown them.
+    """
     found: list[Score] = []
     for (prompt_id, condition), members in sets_of_candidates(drawings).items():
-        texts = [drawings[i].text for i in members]
+        texts = [_added(drawings[i]) for i in members]
         # Texts of one word have no pairs of words: such a set has no value, rather than a made-up one.
         lengths = [len(diversity.words(text)) for text in texts]
         scores = {f"distinct_{n}": diversity.distinct_n(texts, n) for n in (1, 2) if max(lengths) >= n}
@@ -65,3 +67,8 @@ def text_diversity_scores(drawings: Sequence[Drawing]) -> list[Score]:
             scores["self_bleu"] = diversity.self_bleu(texts)
         found += [Score.of_set(prompt_id, condition, name, value) for name, value in scores.items()]
     return found
+
+
+def _added(drawing: Drawing) -> str:
+    """What an extended prompt says beyond the user's; the whole of a prompt that was rewritten, or left as it is."""
+    return drawing.text.removeprefix(drawing.coarse).lstrip(" ,") or drawing.text

@@ -9,10 +9,13 @@ import numpy as np
 from ablations.cell.scoring.fitting import fitting_for
 from ablations.cell.scoring.further import FurtherMetrics, further_metrics
 from ablations.cell.scoring.score_store import ScoreStore
-from ablations.cell.scoring.scorer import CellScores, Scorer, sentences_for
+from ablations.cell.scoring.scorer import CellScores, Scorer, judge_for, sentences_for
 from ablations.cell.work import Work
 from ablations.metrics.base import NOT_AVAILABLE
+from ablations.metrics.judge import JUDGED, judge_asked_for, problem_of, refusal
+from ablations.metrics.weights import weights_folder
 from ablations.results.prompts_and_scores import Drawing, write_scores
+from ablations.runtime.errors import UserError
 from datamodules.records import EvalPrompt
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
@@ -26,7 +29,18 @@ def require_metrics(work: Work) -> FurtherMetrics | None:
     further = further_metrics(work.config) if work.config.eval.num_prompts else None
     for name, why in further.required.unavailable.items() if further else ():
         work.console.say(f"metric {name}: {NOT_AVAILABLE}: {why}")
+    _require_judge(work)
     return further
+
+
+def _require_judge(work: Work) -> None:
+    config = work.config
+    judge = judge_asked_for(config.eval.judge, config.profile)
+    problem = problem_of(judge, weights_folder(config.eval.metrics_dir)) if config.eval.num_prompts else ""
+    if problem and config.eval.missing_metrics == "error":
+        raise UserError(refusal(problem))
+    if problem:
+        work.console.say(f"metrics {', '.join(JUDGED)}: {NOT_AVAILABLE}: {problem}")
 
 
 def require_sentences(work: Work, backbones: Backbones) -> None:
@@ -41,7 +55,8 @@ def scorer_for(work: Work, module: PromptRefinerModule, known: ScoreStore, furth
     """What scores the cell's texts and pictures, and stops where the work does. What is `known` of a picture is not computed again."""
     sentences = sentences_for(work.config, module.backbones)
     check, suits = (lambda: work.stop.check("scoring")), fitting_for(work.config, module)
-    return Scorer(module.backbones, known, further, sentences, work.console.say, check, suits)
+    judge = judge_for(work.config, str(module.backbones.text_to_image.device))
+    return Scorer(module.backbones, known, further, sentences, work.console.say, check, suits, judge)
 
 
 def score(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images_NHWC: np.ndarray) -> CellScores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,9 @@ from ablations.cell.scoring.score_store import ScoreStore
 from ablations.cell.scoring.tiny_world import oracle_scores
 from ablations.config import Config
 from ablations.metrics import clip_score, faithfulness, image_quality
+from ablations.metrics.base import ClipEncoder
+from ablations.metrics.judge import JUDGED, Judge, judge_asked_for, judge_by
+from ablations.metrics.weights import weights_folder
 from ablations.results.made_by import AT_ONCE, full_batches
 from ablations.results.prompts_and_scores import Drawing, drawn
 from ablations.results.scores import Score, table_of
@@ -33,6 +37,12 @@ class CellScores:
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
+def judge_for(config: Config, device: str) -> Judge:
+    """Who judges pictures as the config asks, loaded once. Raises UserError where it cannot be loaded: ask before the training."""
+    name = judge_asked_for(config.eval.judge, config.profile)
+    return judge_by(name, config.eval.missing_metrics, weights_folder(config.eval.metrics_dir), device)
+
+
 def sentences_for(config: Config, backbones: Backbones) -> faithfulness.Sentences:
     """What embeds sentences as the config asks, loaded once. Raises UserError where it cannot be loaded: ask before the training."""
     return faithfulness.sentences_by(config.eval.sentence_encoder, config.eval.missing_metrics, str(backbones.text_to_image.device))
@@ -44,7 +54,8 @@ class Scorer:
 
     What `store` knows of a picture is not computed again; equal pictures have equal scores in any case. `sentences` embed texts, by
     default with the original text encoder. `say` hears what is being scored, `check()` may raise between metrics to stop. `fitting` says
-    what suits the prompts, where that is known.
+    what suits the prompts, where that is known; `judge` compares pictures with texts and with one another, by default the OpenCLIP that
+    conditions the image model.
     """
 
     backbones: Backbones
@@ -54,6 +65,7 @@ class Scorer:
     say: Callable[[str], None] = lambda line: None
     check: Callable[[], None] = lambda: None
     fitting: Fitting | None = None
+    judge: Judge = field(default_factory=Judge)
 
     def score(self, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images: np.ndarray) -> CellScores:
         """Score every picture, every text and every set of candidates for its diversity.
@@ -65,13 +77,7 @@ class Scorer:
         more = len(drawings) - len(images)
         self.say(f"scoring {len(images)} pictures" + (f" and {more} texts without one" if more else ""))
         space = JointSpace(self.backbones)
-        embeddings = self._remember("embedding", pictures, lambda part: clip_score.encode_images(space, part))
-        embedded: dict[str, np.ndarray] = {}
-        values: dict[str, np.ndarray] = {}
-        texts_of = {"clip_score": [d.text for d in pictures.drawings], "clip_score_coarse": [d.coarse for d in pictures.drawings]}
-        for name, texts in texts_of.items():
-            embedded |= _embed(space, texts)
-            values[name] = clip_score.clip_score_of_embeddings(embeddings, np.stack([embedded[text] for text in texts]))
+        values, embeddings = self._judged(pictures, space)
         self.check()
         for name, metric in (("piqe", image_quality.piqe), ("entropy", image_quality.entropy)):
             values[name] = self._remember(name, pictures, metric)[:, 0]
@@ -83,8 +89,7 @@ class Scorer:
         scores = _by_picture(pictures.drawings, values)
         self.check()
         scores += diversity_scores(pictures, embeddings, self.store) + text_diversity_scores(drawings)
-        embedded |= _embed(space, (text for d in drawings for text in (d.coarse, d.text) if text not in embedded))
-        scores += _by_picture(drawings, self._text_scores(drawings, embedded))
+        scores += _by_picture(drawings, self._text_scores(drawings, space))
         if self.fitting is not None and has_oracle:
             scores += fitting_picture_scores(self.fitting, prompts, pictures, self.store)
         if self.fitting is not None:
@@ -95,6 +100,8 @@ class Scorer:
             device = str(self.backbones.text_to_image.device)
             more, unavailable = further_scores(self.further, values, pictures, self.store, device, self.say, self.check)
             scores += more
+        if self.judge.problem:
+            unavailable |= dict.fromkeys(JUDGED, self.judge.problem)
         if self.sentences.problem:
             unavailable[faithfulness.SENTENCE_SIMILARITY.name] = self.sentences.problem
         return CellScores(table_of(scores), unavailable)
@@ -107,13 +114,31 @@ class Scorer:
 
         return self.store.remember(name, pictures.keys, compute)
 
-    def _text_scores(self, drawings: Sequence[Drawing], embedded: Mapping[str, np.ndarray]) -> Mapping[str, Sequence[float | None]]:
+    def _judged(self, pictures: Pictures, space: JointSpace) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """The CLIP scores (N,) by name, and the pictures' unit vectors (N, E) in the judge's joint space; none without a judge."""
+        judge = self.judge
+        if judge.problem:
+            return {}, None
+        encoder: ClipEncoder = judge.encoder or space
+        store = "embedding" if judge.encoder is None else f"embedding-{judge.key}"
+        embeddings = self._remember(store, pictures, lambda part: clip_score.encode_images(encoder, part))
+        texts_of = {"clip_score": [d.text for d in pictures.drawings], "clip_score_coarse": [d.coarse for d in pictures.drawings]}
+        embedded = _embed(encoder, itertools.chain(*texts_of.values()))
+        rows = {name: np.stack([embedded[text] for text in texts]) for name, texts in texts_of.items()}
+        return {name: clip_score.clip_score_of_embeddings(embeddings, texts_NE) for name, texts_NE in rows.items()}, embeddings
+
+    def _text_scores(self, drawings: Sequence[Drawing], space: JointSpace) -> Mapping[str, Sequence[float | None]]:
         sentences = self.sentences
-        encode = None if sentences.problem else sentences.encode or (lambda texts: np.stack([embedded[text] for text in texts]))
+
+        def by_original(texts: Sequence[str]) -> np.ndarray:
+            embedded = _embed(space, texts)
+            return np.stack([embedded[text] for text in texts])
+
+        encode = None if sentences.problem else sentences.encode or by_original
         return faithfulness.text_scores([d.coarse for d in drawings], [d.text for d in drawings], encode)
 
 
-def _embed(space: JointSpace, texts: Iterable[str]) -> dict[str, np.ndarray]:
+def _embed(space: ClipEncoder, texts: Iterable[str]) -> dict[str, np.ndarray]:
     """The unit vector (E,) of each different text in the joint space."""
     distinct = list(dict.fromkeys(texts))
     if not distinct:
