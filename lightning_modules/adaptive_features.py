@@ -110,7 +110,7 @@ class Reading(nn.Module):
         return self.twin == "frozen" or type(self).fit is not Reading.fit
 
     @torch.no_grad()
-    def start(self, vectors_NVE: Tensor, text_NE: Tensor) -> None:
+    def start(self, vectors_NVE: Tensor, text_NE: Tensor | None = None) -> None:
         """In the frozen twin centre the logits, then fit what starts from pictures; row i of the texts belongs to picture i."""
         if self.twin == "frozen":
             logits_NK = self.logits(vectors_NVE, text_NE)

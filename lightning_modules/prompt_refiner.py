@@ -74,9 +74,10 @@ class PromptRefinerModule(pl.LightningModule):
         for batch in batches:
             step = Step(self, batch)
             vectors.append(step.pictures().vectors_MVE.float().cpu())
-            texts.append(self.text_encoder(batch["text_tokens_BS"].to(self.device)).pooled_BE.float().cpu())
+            if self.afe.asks_text:
+                texts.append(self.text_encoder(batch["text_tokens_BS"].to(self.device)).pooled_BE.float().cpu())
         device = self.device
-        self.afe.to("cpu").start(torch.cat(vectors), torch.cat(texts))
+        self.afe.to("cpu").start(torch.cat(vectors), torch.cat(texts) if texts else None)
         self.afe.to(device)
 
     def training_step(self, batch: dict, batch_index: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ablations.config.config import to_flat_dict
 from ablations.config.keys import KEYS, Config
-from ablations.config.parsing import Key
+from ablations.config.parsing import UNSET, Key
 from ablations.runtime.plugins import belongs_to, load_plugins
 from lightning_modules import readings
 from lightning_modules.terms import all_terms, terms_on
@@ -20,7 +20,7 @@ def digest(config: Config, kinds: tuple[str, ...], keys: Mapping[str, Key] = KEY
     The digest covers every key, default or not, rather than only those that differ from the defaults: a default that is changed later then
     gives a new digest instead of passing old results off as new ones. A key that is *added* later would also rename every old result, for
     nothing: such a key declares `as_before`, the value that means what the code did until then, and is left out at that value. The keys of
-    a loss term that came later are left out while it is off. The code of plug-ins counts as a value.
+    a loss term that came later, and those of AFE that did, are left out while it is off. The code of plug-ins counts as a value.
     """
     flat = to_flat_dict(config)
     covered: dict[str, object] = {
@@ -29,6 +29,8 @@ def digest(config: Config, kinds: tuple[str, ...], keys: Mapping[str, Key] = KEY
     for term in all_terms():
         if not (term.in_every_digest or flat.get(f"use_{term.name}")):
             covered = {name: value for name, value in covered.items() if name not in (f"use_{term.name}", f"loss.{term.name}_weight")}
+    if not config.use_afe:
+        covered = {name: value for name, value in covered.items() if not name.startswith("afe.") or keys[name].option.as_before is UNSET}
     if plugins := plugins_behind(config, "eval" in kinds):
         covered["plugins"] = plugins
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()

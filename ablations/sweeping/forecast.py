@@ -28,13 +28,15 @@ from lightning_modules.terms import all_terms
 
 # Keys of a training that change what it learns and not what it costs.
 _FREE_TRAIN_KEYS = {
-    *("loss.clip_scale", "adapter.match_scale"),
+    *("loss.clip_scale", "adapter.match_scale", "afe.weights", "afe.forcing"),
     *("adapter.output_relu", "afe.temperature", "train.learning_rate", "train.new_parts_lr_scale", "train.beta1", "train.beta2"),
     *("train.weight_decay", "train.adam_eps", "train.warmup_steps", "train.decay_share", "train.grad_clip"),
 }
 # What is not probed: W&B's start and end, loss curves, diversity grid, and the small files beside the pictures.
 _OTHER_SECONDS, _OTHER_BYTES = 2.5, 1_000_000
-PARTS = ("training", "refining", "drawing", "scoring", "other")
+# The manipulation checks of 512 records cost about as many training steps.
+_CHECK_STEPS = 30
+PARTS = ("training", "checks", "refining", "drawing", "scoring", "other")
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ def _forecast(
     if needs_training:
         costs = training[training_kind(config)]
         found.seconds["training"] = costs.start_seconds + costs.steps * costs.step_seconds
+        found.seconds["checks"] = _CHECK_STEPS * costs.step_seconds * config.train.check_records / 512
         found.bytes += costs.checkpoint_bytes
     groups = picture_groups(config)
     if not groups:
@@ -266,5 +269,5 @@ def forecast_against_actual(folder: Path) -> list[dict[str, Any]]:
         actual = {part: float(run["timings"].get(part, 0.0)) for part in PARTS}
         begun, ended = (datetime.fromisoformat(run[stamp]) for stamp in ("started", "finished"))
         actual["other"] = max(0.0, (ended - begun).total_seconds() - sum(run["timings"].values()))
-        rows += [{"cell": name, "part": part, "forecast": cell["seconds"][part], "actual": actual[part]} for part in PARTS]
+        rows += [{"cell": name, "part": part, "forecast": cell["seconds"].get(part, 0.0), "actual": actual[part]} for part in PARTS]
     return rows

@@ -51,7 +51,7 @@ OTHER_VALUES = {
 
 
 # Keys that have one possible value in the tiny profile for now.
-FIXED = ("data.image_size", "afe.reading")
+FIXED = ("data.image_size",)
 
 
 def another_value(key: Key) -> object:

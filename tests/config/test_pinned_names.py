@@ -16,6 +16,7 @@ from ablations.config.parsing import UNSET, Key
 
 # Keys whose default means something else than it did then, at the values of then.
 OF_THEN = {
+    "afe.reading": "class_and_patches",
     **{"data.world": "1", "eval.draw": "all", "eval.text_prompts": "0", "eval.judge": "conditioning"},
     **{"eval.controls": "true", "eval.plug_in": "true", "eval.rewrite_too": "true"},
 }
@@ -203,6 +204,19 @@ def test_an_old_result_is_of_the_old_world_and_a_new_one_is_told_from_it():
         del written[name]
     assert from_flat_dict(written).data.world == 1 and arm_name(from_flat_dict(written)) == arm_name(old)
     assert new.data.world == 2 and train_id(new) != train_id(old)
+
+
+def test_an_old_result_is_of_the_old_reading_and_arms_without_afe_keep_their_names_whatever_the_reading():
+    of_then = [f"{name}={text}" for name, text in OF_THEN.items()]
+    written = to_flat_dict(parse(of_then))
+    for name in ("afe.reading", "afe.weights", "afe.forcing"):
+        del written[name]
+    old = from_flat_dict(written)
+    assert (old.afe.reading, old.afe.weights, old.afe.forcing) == ("class_and_patches", "learned", 0.0)
+    assert arm_name(old) == "tiny-len6-mse-text-clip-afe-259385fb" and parse([]).afe.reading == "position_values"
+    without = [word for word in of_then if word != "afe.reading=class_and_patches"]
+    without += ["use_afe=false", "afe.reading=layers", "afe.weights=uniform", "afe.forcing=0.3"]
+    assert arm_name(parse(without)) == "tiny-len6-mse-text-clip-7a1cbb13"
 
 
 def test_a_table_has_no_world_and_its_results_keep_their_names(tmp_path, monkeypatch):

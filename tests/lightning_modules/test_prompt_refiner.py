@@ -113,7 +113,7 @@ def test_training_reads_and_leaves_no_global_random_state(small_backbones, make_
 
 def test_a_checkpoint_of_another_arm_is_refused_by_name(small_backbones):
     whole, part = make_module(small_backbones), make_module(small_backbones, replace(ALL_ON, use_afe=False))
-    with pytest.raises(ValueError, match=r"missing \['afe\.dynamic_weights\.0\.bias'"):
+    with pytest.raises(ValueError, match=r"missing \['afe\.dynamic_weights\."):
         whole.on_load_checkpoint({"state_dict": part.state_dict()})
     with pytest.raises(ValueError, match=r"missing \[\], unexpected \['afe\."):
         part.on_load_checkpoint({"state_dict": whole.state_dict()})

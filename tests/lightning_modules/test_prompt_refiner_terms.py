@@ -160,7 +160,7 @@ def test_cached_and_uncached_features_give_the_same_terms(small_backbones, make_
 
 def test_the_bank_is_read_through_afe_as_the_batch_is(small_backbones, make_batch):
     module = make_module(small_backbones)
-    nn.init.normal_(module.afe.dynamic_weights[-1].weight)
+    nn.init.normal_(module.afe.values_KEE)
     batch = make_batch(bank=(4, 5))
     text = module.text_encoder(batch["text_tokens_BS"]).pooled_BE
     images, bank = (module.afe(batch[name]).representation_BE for name in ("image_vectors_BKE", "bank_vectors_NKE"))

@@ -86,7 +86,7 @@ def test_a_trainer_fits_it_logs_every_term_and_saves_nothing_frozen(small_backbo
     module = make_module(small_backbones)
     trainer = fit(module, [make_batch(epoch=0), make_batch(epoch=1)])
     assert trainer.global_step == 2
-    logged = {"loss", "l_mse", "l_text", "l_clip", "l_feature", "clip_accuracy", "afe_entropy", "afe_class_token_mass"}
+    logged = {"loss", "l_mse", "l_text", "l_clip", "l_feature", "clip_accuracy", "afe_entropy"}
     logged |= {"afe_cosine_to_pooled", "afe_cosine_to_mean_weights"}
     assert set(trainer.logged_metrics) == {f"train/{name}" for name in logged}
     trainer.save_checkpoint(tmp_path / "last.ckpt")

@@ -34,6 +34,7 @@ COMMAND = (
     *(
         "eval.judge=conditioning",
         "data.world=1",
+        "afe.reading=class_and_patches",
         "eval.draw=all",
         "eval.controls=true",
         "eval.plug_in=true",
