@@ -55,8 +55,8 @@ class AddedWords:
 
     @property
     def cut(self) -> float:
-        """Share of the phrases that are the beginning of a known one."""
-        return sum(phrase in CUT for phrase in self.phrases) / len(self.phrases)
+        """Share of the phrases that are the beginning of a known one; 0 where there is none."""
+        return sum(phrase in CUT for phrase in self.phrases) / max(1, len(self.phrases))
 
     def recall(self, fine: AddedWords) -> float | None:
         """Fitting words over the number of them in the fine prompt, at most 1; None where that has none."""
@@ -65,7 +65,7 @@ class AddedWords:
     def f1(self, fine: AddedWords) -> float | None:
         """Harmonic mean of recall and of the share of all phrases that fit; None where there is no recall."""
         recall = self.recall(fine)
-        precision = len(self.fitting) / len(self.phrases)
+        precision = len(self.fitting) / max(1, len(self.phrases))
         if recall is None:
             return None
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

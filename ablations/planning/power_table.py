@@ -32,7 +32,7 @@ def show_power(power: Power, console: Console) -> None:
         console.say(line)
     missing = sorted({f"{line.contrast.metric} in {line.contrast.read_in}" for line in _own_lines(power) if line.found is None})
     if missing:
-        console.say(f"no variance was measured of {len(missing)}: {', '.join(missing)}")
+        console.say(f"no variance was measured of {len(missing)}, so nothing is predicted of them: {', '.join(missing)}")
     console.say(f"variances: {power.components.origin.text}; a claim counts as decided at a chance of {ENOUGH:.0%}")
 
 

@@ -51,9 +51,9 @@ def planned_of(sweep: SweepFile, cells: Grid, design_text_prompts: int) -> Plann
 
 def registration_for(planned: Planned, power: Power, digests: tuple[str, str]) -> Registration:
     """The registration of a planned sweep, made now. digests: of the data and of the weights."""
-    undecided = [
-        _undecided(power, *setting) for setting in power.settings if not power.claim(setting[0], power.plan.design, setting[1]).decides
-    ]
+    chances = {setting: power.claim(setting[0], power.plan.design, setting[1]) for setting in power.settings}
+    # What no variance was measured of is not expected to be anything: it must not excuse an undecided claim afterwards.
+    undecided = [_undecided(power, *setting) for setting, found in chances.items() if found.chance is not None and not found.decides]
     return Registration(
         made=now(),
         planned=planned,

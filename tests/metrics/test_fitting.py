@@ -46,6 +46,7 @@ def test_added_phrases_are_what_follows_the_prompt_or_its_rewritten_head():
         ("pixel art, comic book", 0.5, 1 / 3, 0.4, 0.0),  # a prompt has one style
         ("8k, 8k, 8k", 1 / 3, 1 / 3, 1 / 3, 0.0),  # a word counts once
         ("pixel art, dramatic", 1.0, 1 / 3, 0.4, 0.5),  # cut: no known word, and a phrase all the same
+        ("", 0.0, 0.0, 0.0, 0.0),  # a refiner that stops at once has added nothing that fits
         ("seen today", 0.0, 0.0, 0.0, 0.0),
         ("pixel art, 8k, cinematic, dramatic lighting", 1.0, 1.0, 1.0, 0.0),
     ],
@@ -124,6 +125,7 @@ def scored(backbones, fitting: Fitting | None):
     styles = {(0, 0): "pixel art", (0, 1): "comic book", (1, 0): "pixel art", (1, 1): "watercolor"}
     drawings = [Drawing(p, "refined", c, HEAD, f"{HEAD}, {style}, 8k", 0, 0) for (p, c), style in styles.items()]
     drawings += [Drawing(p, "coarse", c, HEAD, HEAD, 0, 0) for p, c in styles]
+    drawings.append(Drawing(0, "refined_may_stop", 0, HEAD, HEAD, 0, 0))
     drawings += [Drawing(p, "fine_prefix", 0, HEAD, f"{HEAD}, {style}", 0, 0) for p, style in ((0, "pixel art"), (1, "comic book"))]
     pictures = [render(SceneDescription("castle", "city", "noon", styles.get((d.prompt_id, d.candidate)), ("8k",), 3)) for d in drawings]
     table = Scorer(backbones, fitting=fitting).score(prompts(), drawings, np.stack(pictures)).table
@@ -142,6 +144,7 @@ def test_a_cell_is_scored_by_what_suits(small_backbones):
     assert values["words_f1", "fine_prefix"].tolist() == [0.5, 1]
     assert values["words_f1_of_ceiling", "refined"].mean() == pytest.approx(values["words_f1", "refined"].mean() / 0.75)
     assert values["style_kl", "refined"].index.tolist() == [(0, -1), (1, -1)]
+    assert values["added_words_recall", "refined_may_stop"].tolist() == [0]
     assert "added_words_fit" not in values.xs("coarse", level="condition").index.get_level_values(0)
 
 

@@ -143,6 +143,8 @@ def test_a_registration_holds_what_was_fixed(registered):
     assert (found.planned.sweep, found.planned.num_prompts) == ("losses", 2)
     assert {"l_mse", "l_clip"} <= {prediction.claim for prediction in found.predictions}
     assert all(prediction.measured_in for prediction in found.predictions)
+    measured = {prediction.claim for prediction in found.predictions if prediction.half_width is not None}
+    assert {expected.claim for expected in found.expected_undecided} <= measured, "what was not measured is not expected to be undecided"
     assert set(found.code_digests) == {"training", "refining", "drawing", "scoring", "judging"}
     assert len(found.data_digest) > 8 and len(found.weights_digest) > 8
     assert str(path.parent) not in path.read_text()

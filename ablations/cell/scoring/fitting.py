@@ -14,7 +14,7 @@ from ablations.config import Config
 from ablations.metrics import diversity, word_oracle
 from ablations.metrics.added_words import AddedWords
 from ablations.metrics.style_text import exact_style_scores, is_head, style_probabilities
-from ablations.results.conditions import REFINED, is_shared_noise
+from ablations.results.conditions import COARSE, REFINED, all_conditions, is_shared_noise
 from ablations.results.made_by import AT_ONCE, full_batches
 from ablations.results.prompts_and_scores import Drawing
 from ablations.results.scores import Score
@@ -41,7 +41,7 @@ def fitting_for(config: Config, module: PromptRefinerModule | None = None) -> Fi
 
 
 def fitting_text_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing]) -> list[Score]:
-    """Of every text that adds something, and of every set of candidates; of the refiner's probabilities after every head."""
+    """Of every text that was meant to add something, and of every set of candidates; of the refiner's probabilities after every head."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
     added: list[tuple[Drawing, AddedWords, AddedWords]] = []
     for drawing in drawings:
@@ -49,12 +49,18 @@ def fitting_text_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], drawing
         if prompt.scene is None or is_shared_noise(drawing.condition):
             continue
         own = AddedWords.of(drawing.coarse, drawing.text, prompt.scene, fitting.world)
-        if own.phrases:
+        # What was meant to add something and did not has a value; the user's own prompt, however it is drawn, has none.
+        if own.phrases or drawing.text != drawing.coarse or drawing.condition not in _as_typed():
             added.append((drawing, own, AddedWords.of(drawing.coarse, prompt.fine_prompt, prompt.scene, fitting.world)))
     ceilings = [own.f1(fine) for drawing, own, fine in added if drawing.condition == CEILING]
     ceiling = float(np.mean([value for value in ceilings if value is not None] or [0.0]))
     scores = [score for row in added for score in _of_text(*row, ceiling)]
     return scores + _of_text_sets(added) + _exact(fitting, prompts)
+
+
+def _as_typed() -> set[str]:
+    """The conditions that draw the user's own prompt."""
+    return {name for name, condition in all_conditions().items() if name == COARSE or condition.by_trained_encoder}
 
 
 def _of_text(drawing: Drawing, own: AddedWords, fine: AddedWords, ceiling: float) -> list[Score]:
