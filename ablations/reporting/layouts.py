@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from ablations.config import KEYS
 from ablations.config.parsing import Scalar, show
 from ablations.reporting.collect import FinishedCell, LeftOut
+from ablations.results import comparisons
 from ablations.results.comparisons import base_clip_weight, is_placebo
+from ablations.results.conditions import is_shared_noise
 from lightning_modules.terms import all_terms, terms_on
 
 Settings = Mapping[str, Scalar]
@@ -95,6 +97,11 @@ def _afe_key(settings: Settings) -> str:
     return weights if weights != "learned" else PLACEBO if is_placebo(settings) else WITH
 
 
+def _tabulated(comparison: comparisons.Comparison) -> tuple[str, ...]:
+    """The conditions that have a table each: those that a comparison reads, but for shared noise, whose columns stand in others' tables."""
+    return tuple(name for name in comparison.reads if not is_shared_noise(name))
+
+
 LOSSES = Layout(
     id="losses",
     title="Loss terms",
@@ -105,8 +112,8 @@ LOSSES = Layout(
     label=_loss_label,
     reference=_paper_terms(),
     expected=(_paper_terms(), _paper_terms("mse"), _paper_terms("clip"), _paper_terms("mse", "clip")),
-    conditions=("refined", "plug_in", "rewrite"),
-    plots=("fidelity", "words_drawn", "musiq-koniq", "musiq-ava"),
+    conditions=_tabulated(comparisons.LOSSES),
+    plots=("style_fits", "qualities_fit", "style_fit_probability", "added_words_fit", "fidelity", "musiq-koniq", "musiq-ava"),
 )
 AFE = Layout(
     id="afe",
@@ -117,8 +124,11 @@ AFE = Layout(
     label=lambda key: _AFE_LABELS.get(key, f"AFE with {key} weights"),
     reference=WITH,
     expected=(WITH, WITHOUT),
-    conditions=("refined", "plug_in", "rewrite"),
-    plots=("style_entropy", "st_lpips@refined_shared_noise", "clip_distance@refined_shared_noise", "fidelity"),
+    conditions=_tabulated(comparisons.AFE),
+    plots=(
+        *("st_lpips@refined_shared_noise", "fitting_styles_drawn@refined_shared_noise", "distinct_fitting_styles"),
+        *("clip_distance@refined_shared_noise", "style_fits", "qualities_fit", "fidelity"),
+    ),
 )
 PROMPT_LENGTH = Layout(
     id="prompt_length",
@@ -129,8 +139,17 @@ PROMPT_LENGTH = Layout(
     label=lambda key: f"length {key}",
     reference="6",
     expected=("6",),
-    conditions=("refined",),  # a rewritten prompt has no prompt_len
-    plots=("fidelity", "words_drawn", "subject_kept", "st_lpips", "musiq-koniq", "musiq-ava"),
+    conditions=_tabulated(comparisons.PROMPT_LENGTH),
+    plots=(
+        "words_f1_of_ceiling",
+        "words_f1",
+        "added_words_fit",
+        "added_words_recall",
+        "phrases_cut",
+        "fidelity",
+        "musiq-koniq",
+        "musiq-ava",
+    ),
 )
 LAYOUTS = (LOSSES, AFE, PROMPT_LENGTH)
 

@@ -79,7 +79,7 @@ class Row:
         """N of some columns; where they differ, as in "5 x 64 x 1; 5 x 256 x 3", those of few prompts first."""
         entries = [self.entries[column.key] for column in columns if column.key in self.entries]
         # A value per seed has no prompts of its own.
-        sizes = {(e.num_seeds, e.num_prompts, e.num_candidates) for e in entries if e.num_prompts > 1 or len(entries) == 1}
+        sizes = {(e.num_seeds, e.num_prompts, e.num_candidates) for e in entries if e.num_prompts > 1}
         return "; ".join(sample_size(*size) for size in sorted(sizes, key=lambda size: size[1:])) or self.size
 
     @property
