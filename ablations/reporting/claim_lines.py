@@ -39,7 +39,8 @@ def _controls(verdicts: Iterable[Verdict]) -> list[ClaimLine]:
     found: dict[tuple[str, str], ClaimLine] = {}
     for verdict in verdicts:
         if verdict.control is not None:
-            what, _, _ = verdict.control.text.partition(":")
+            # The rows' labels may have colons of their own; figures have none.
+            what, _, _ = verdict.control.text.partition(" [")[0].rpartition(": ")
             condition = verdict.setting.positive_control.condition or verdict.condition
             place = "" if verdict.setting.positive_control.table == "conditions" else where(condition)
             line = _outcome(CONTROL, what, place, verdict.control, verdict)

@@ -44,6 +44,7 @@ def test_controls_and_placebo_stand_above_the_claims_and_each_once(report):
     assert kinds == sorted(kinds, key=(CONTROL, PLACEBO, CLAIM).index) and set(kinds) == {CONTROL, PLACEBO, CLAIM}
     assert len({(line.kind, line.title, line.detail) for line in lines}) == len(lines)
     assert {line.verdict for line in lines if line.kind == PLACEBO} == {"not found"}
+    assert "fine prompt against control: known words, drawn blindly" in {line.title for line in lines}
 
 
 def test_a_line_is_the_difference_in_margins_with_the_claims_side_to_the_right(report):
