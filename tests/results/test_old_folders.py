@@ -133,13 +133,15 @@ def test_the_same_command_finds_its_old_cell_finished(old):
 
 
 def test_the_report_of_an_old_folder_has_the_old_numbers(old, tmp_path, capsys):
+    """Every figure of then stands in the report. Verdicts do not: the claims are others now, and read what old cells did not score."""
     assert report.main([str(old), "--to", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith(printed("report.txt"))
-    for name in ("cells.csv", "verdicts.csv"):
-        assert (tmp_path / name).read_text() == printed(name)
+    assert (tmp_path / "cells.csv").read_text() == printed("cells.csv")
     for file in sorted((OLD / "printed").glob("tiny-*.csv")):
-        found, expected = pd.read_csv(tmp_path / "tables" / file.name), pd.read_csv(file)
-        pd.testing.assert_frame_equal(found, expected, rtol=1e-9, obj=file.name)
+        expected = pd.read_csv(file)
+        found = pd.read_csv(tmp_path / "tables" / file.name).drop(columns="seeds_begun")
+        old_rows = found.merge(expected[["row", "metric", "read_in"]], on=["row", "metric", "read_in"])
+        pd.testing.assert_frame_equal(old_rows[expected.columns], expected, rtol=1e-9, obj=file.name)
 
 
 def test_the_controls_of_an_old_arm_are_printed_as_they_were(old, capsys):
