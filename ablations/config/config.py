@@ -35,7 +35,8 @@ def parse(argv: list[str]) -> Config:
     """The config that the arguments `key=value` ask for, checked and with `use_afe` resolved to a bool.
 
     Raises UserError, in one line, for an unknown or repeated key, a wrong type, an impossible value or combination, and a file that is
-    not there. Logs a warning for each key that was set but has no effect. Plug-ins are imported first: they may add keys.
+    not there. Logs a warning for each key that was set but has no effect; of a training it makes no other one. Plug-ins are imported
+    first: they may add keys.
     """
     load_plugins(plugins_asked_for(argv))
     typed = {name: convert(KEYS[name], text) for name, text in read_command_line(argv, KEYS).items()}
@@ -49,8 +50,11 @@ def parse(argv: list[str]) -> Config:
     config = _build(from_file, typed)
     _check_paths(config)
     _check_metrics(config)
-    warn_of_no_effect(from_file | typed, to_flat_dict(config), KEYS)
-    return config
+    idle = warn_of_no_effect(from_file | typed, to_flat_dict(config), KEYS)
+    idle = [name for name in idle if KEYS[name].option.kind == "train"]
+    if not idle:
+        return config
+    return _build(*({name: value for name, value in layer.items() if name not in idle} for layer in (from_file, typed)))
 
 
 def from_flat_dict(flat: Mapping[str, Any]) -> Config:

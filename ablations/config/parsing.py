@@ -285,12 +285,15 @@ def nest(flat: Mapping[str, Scalar]) -> dict[str, Any]:
     return nested
 
 
-def warn_of_no_effect(given: Iterable[str], values: Mapping[str, Scalar], keys: Mapping[str, Key]) -> None:
-    """Logs a warning for each key that was set although what it needs is off."""
+def warn_of_no_effect(given: Iterable[str], values: Mapping[str, Scalar], keys: Mapping[str, Key]) -> list[str]:
+    """Logs a warning for each key that was set although what it needs is off, and returns their names."""
+    idle = []
     for name in given:
         needed, _, needed_value = (keys[name].option.needs or "").partition("=")
         if needed and show(values[needed]) != needed_value:
             logger.warning("%s=%s has no effect: it needs %s=%s", name, show(values[name]), needed, needed_value)
+            idle.append(name)
+    return idle
 
 
 def key_list(keys: Mapping[str, Key], titles: Mapping[str, str], width: int = 130) -> str:

@@ -46,7 +46,7 @@ def labels(path, *arguments: str) -> list[str]:
 
 
 def test_there_is_a_file_for_each_ablation_of_the_paper():
-    others = ["pilot", "prompt_length", "readings_confirmation"]
+    others = ["pilot", "prompt_length", "readings", "readings_confirmation", "target_length"]
     assert [path.stem for path in FILES] == ["ablation_tables", "afe", "loss_weights", "losses", *others, "text_loss"]
 
 
