@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.frozen_precision import in_precision_of
+from lightning_modules.frozen_precision import in_precision_of, outside_autocast
 from lightning_modules.text_to_image import TextToImage
 
 # Vectors of a picture that a reading of AFE may read.
@@ -29,11 +29,6 @@ def digest_of(parts: Iterable[object], *modules: nn.Module) -> str:
             sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return sha.hexdigest()[:16]
-
-
-def _full_precision(device: torch.device) -> torch.autocast:
-    """Switches mixed precision off: features encoded within a training step equal those that a cache was filled with."""
-    return torch.autocast(device.type, enabled=False)
 
 
 class LatentEncoder:
@@ -53,7 +48,7 @@ class LatentEncoder:
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor) -> dict[str, Tensor]:
         device = self._model.device
-        with _full_precision(device):
+        with outside_autocast(device):  # so that features of a training step equal those that a cache was filled with
             mean, logvar = self._model.encode(images_BCHW.to(device))
         return {"latent_mean": mean.float(), "latent_logvar": logvar.float()}
 
@@ -105,7 +100,7 @@ class ImageVectorEncoder:
 
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor) -> dict[str, Tensor]:
-        with _full_precision(next(self._visual.parameters()).device):
+        with outside_autocast(next(self._visual.parameters()).device):
             return self._encode(in_precision_of(self._visual, self.preprocess(images_BCHW)))
 
     def _encode(self, pixels_BCHW: Tensor) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.domain_adapter import DomainAdapter
+from lightning_modules.finite_terms import FiniteTerms
 from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
 from lightning_modules.readings import reading_named
 from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings, Refinement, RefineSettings, TokenSampling
@@ -29,8 +30,9 @@ _SCALE_PROBE = "a picture"
 class PromptRefinerModule(pl.LightningModule):
     """E_T -> A -> D_E and the losses that train it, each behind its switch; a term that is off is not computed at all.
 
-    Trained: `text_encoder`, `adapter` and, with AFE, `afe`. The backbones are frozen and are no submodules: they are in no
-    checkpoint, optimiser or DDP bucket. All randomness of a step is keyed by (seed, epoch, record id) out of the batch.
+    Trained: `text_encoder`, `adapter` and, with AFE, `afe`, made on the CPU wherever the backbones are. The backbones are frozen and no
+    submodules: they are in no checkpoint, optimiser or DDP bucket. All randomness of a step is keyed by (seed, epoch, record id) out of
+    the batch.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class PromptRefinerModule(pl.LightningModule):
             self.afe = reading_named(losses.afe.reading)(backbones.joint_width, losses.afe) if losses.use_afe else None
             self.loss_terms = nn.ModuleDict({term.name: _loss_of(term, losses, backbones) for term in losses.terms()})
         self.encoders = _encoders_read_by(losses, backbones)
+        self.finite = FiniteTerms()
 
     @property
     def feature_encoders(self) -> list:
@@ -80,18 +83,30 @@ class PromptRefinerModule(pl.LightningModule):
         self.afe.to("cpu").start(torch.cat(vectors), torch.cat(texts) if texts else None)
         self.afe.to(device)
 
+    def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
+        """All but the keys of a step's chance, which are read on the CPU: reading them from a device would wait for it."""
+        keys = {"draw_seeds": batch["draw_seeds"]}
+        rest = {name: value for name, value in batch.items() if name not in keys}
+        return super().transfer_batch_to_device(rest, device, dataloader_idx) | keys
+
     def training_step(self, batch: dict, batch_index: int = 0) -> Tensor:
         terms, watched = self.compute_terms(batch)
         total = self.total_loss(terms)
         values = self._over_processes({"loss": total, **terms, **watched})
-        for name in terms:
-            if not torch.isfinite(values[name]):
-                raise FloatingPointError(
-                    f"loss term {name} is {values[name].item()} at step {self.global_step}: training stops before the update"
-                )
-        if self._trainer is not None:
+        self.finite.note({name: values[name] for name in terms})
+        if self._trainer is None:
+            self.finite.check(self.global_step)
+        else:
             self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["ids_B"]))
         return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.finite.check(self.global_step, may_skip=self._scales_gradients)
+
+    @property
+    def _scales_gradients(self) -> bool:
+        """Whether this is a training in float16, whose gradient scaler skips an update that is not finite."""
+        return self._trainer is not None and getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     @property
     def is_shared(self) -> bool:
@@ -138,7 +153,11 @@ class PromptRefinerModule(pl.LightningModule):
             {"params": list(self.text_encoder.parameters()), "lr": settings.learning_rate},
             {"params": new, "lr": settings.learning_rate * settings.new_parts_lr_scale},
         ]
-        optimizer = torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps)
+        # In one kernel on a GPU; not with a gradient scaler, which could not clip then.
+        fused = self.device.type == "cuda" and not self._scales_gradients
+        optimizer = torch.optim.AdamW(
+            groups, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps, fused=fused or None
+        )
         # Lightning knows the end of the training; without a trainer there is none, and a rate that decays cannot be told.
         total = self.trainer.max_steps if settings.decay_share else 0
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: settings.rate_at(step, total))

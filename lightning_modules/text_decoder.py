@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from lightning_modules.frozen_precision import in_precision_of
+from lightning_modules.frozen_precision import in_precision_of, outside_autocast
 from lightning_modules.settings import TokenSampling
 
 _SAMPLING_TAG = 0x7E47
@@ -62,7 +62,8 @@ class PromptDecoder:
     @property
     def embedding_rms(self) -> float:
         """Root mean square of T5's input embeddings, over the tokens of its vocabulary."""
-        return self.t5.get_input_embeddings().weight[: len(self.tokenizer)].float().pow(2).mean().sqrt().item()
+        weight_VH = self.t5.get_input_embeddings().weight[: len(self.tokenizer)].float().cpu()  # there it is the same for every device
+        return weight_VH.pow(2).mean().sqrt().item()
 
     def to(self, device: torch.device) -> PromptDecoder:
         self.t5.to(device)
@@ -80,7 +81,8 @@ class PromptDecoder:
         """
         previous_BT = self.t5.prepare_decoder_input_ids_from_labels(labels_BT)
         inputs_BSH = in_precision_of(self.t5, adapted_BSH)
-        return self.t5(inputs_embeds=inputs_BSH, attention_mask=mask_BS, decoder_input_ids=previous_BT, use_cache=False).logits
+        with outside_autocast(inputs_BSH.device):  # in float16 T5 overflows
+            return self.t5(inputs_embeds=inputs_BSH, attention_mask=mask_BS, decoder_input_ids=previous_BT, use_cache=False).logits
 
     @torch.no_grad()
     def log_probabilities(

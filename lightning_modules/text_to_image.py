@@ -12,7 +12,7 @@ import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from torch import Tensor, nn
 
-from lightning_modules.frozen_precision import in_precision_of
+from lightning_modules.frozen_precision import in_precision_of, outside_autocast
 
 
 class TextToImage:
@@ -69,7 +69,8 @@ class TextToImage:
     def predict(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor, states_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """The UNet's prediction for noised latents and its target; the gradient reaches `states_BSD` through the UNet."""
         noisy_BCHW = self.noise_scheduler.add_noise(latents_BCHW, noise_BCHW, timesteps_B)
-        prediction_BCHW = self._run_unet(noisy_BCHW, timesteps_B, states_BSD)
+        with outside_autocast(self.device):
+            prediction_BCHW = self._run_unet(noisy_BCHW, timesteps_B, states_BSD)
         kind = self.noise_scheduler.config.prediction_type
         if kind == "epsilon":
             return prediction_BCHW, noise_BCHW

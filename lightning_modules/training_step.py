@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from lightning_modules.adaptive_features import AdaptiveFeatures, Pictures, Reading
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
+from lightning_modules.frozen_precision import outside_autocast
 from lightning_modules.text_encoder import FineGrainedTextEncoder, TextFeatures
 
 _NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
@@ -117,7 +118,7 @@ class Step:
 
     def fine_pooled(self) -> Tensor:
         """The frozen text encoder's pooled joint feature of the fine prompt, (B, E)."""
-        with torch.no_grad():
+        with torch.no_grad(), outside_autocast(self.module.device):
             tokens_BS = self.backbones.tokenize(self.batch["fine_prompts"]).to(self.module.device)
             return self.backbones.text_encoder(tokens_BS).pooled_BE
 

@@ -74,10 +74,12 @@ def _device(name: str, threads: int | None) -> torch.device:
     """The torch device of a name, with torch's threads set; raises UserError for one that is not here."""
     import torch
 
+    from ablations.cell.loading.device import best_device
+
     if threads is not None:
         torch.set_num_threads(threads)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return best_device()
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -14,7 +14,7 @@ from ablations.baselines.register import Context
 from ablations.cell.cell import run_cell
 from ablations.cell.drawing.pictures import draw_pictures
 from ablations.cell.loading.data import build_data
-from ablations.cell.loading.device import device_of
+from ablations.cell.loading.device import device_of, ready
 from ablations.cell.loading.module import build_module
 from ablations.cell.refining.keys import prompt_seed
 from ablations.cell.scoring.fitting import fitting_for
@@ -70,7 +70,7 @@ class _CarryingOut:
         self.further = further_metrics(comparison.scoring_config)
         context = Context(
             config,
-            device_of(config),
+            ready(device_of(config)),
             sources=comparison.sources,
             num_modifiers=comparison.num_modifiers,
             chat=comparison.chat,
@@ -94,10 +94,11 @@ class _CarryingOut:
     def _load(self) -> None:
         comparison, config = self.comparison, self.comparison.config
         try:
-            self._backbones = self.shared.backbones(config).to(device_of(config))
+            self._backbones = self.shared.backbones(config)
             for seed in comparison.seeds:
                 read_checkpoint(comparison.checkpoint(seed), self.backbones)  # an unfit one is said before anything is written
             data = build_data(config, build_module(config, self.backbones), self.console.say)
+            self.backbones.to(device_of(config))
             self.shared.read_records(config, data)
             self.prompts = data.eval_prompts("test", comparison.num_prompts, config.eval.coarse_length)
             self.train_prompts = [record.fine_prompt for record in data.train_records]

@@ -95,7 +95,11 @@ class TrainConfig:
     )
     target_len: int | None = option(None, "train", "T5 tokens of the fine prompt that L_text trains on; null = all", least=1, most=512)
     precision: str = option(
-        "16-mixed", "train", "numbers of the forward pass", tiny="32-true", choices=("32-true", "bf16-mixed", "16-mixed")
+        "bf16-mixed",
+        "train",
+        "numbers of what is trained in the forward pass; 16-mixed = as the authors (GPU only)",
+        tiny="32-true",
+        choices=("32-true", "bf16-mixed", "16-mixed"),
     )
     checkpoint_every: int = option(200, "run", "optimiser steps between checkpoints", least=1)
     log_every: int = option(10, "run", "optimiser steps between log lines", least=1)
@@ -173,9 +177,18 @@ class BackbonesConfig:
     frozen_dtype: str = option(
         "float32",
         "train",
-        "precision of UNet, VAE, image tower and T5; half of it is half the memory (float16: GPU only, and T5 stays in float32)",
+        "precision of UNet, image tower and T5; half of it is half the memory (float16: GPU only, and T5 stays in float32)",
+        paper="bfloat16",
         choices=("float32", "bfloat16", "float16"),
         as_before="float32",
+    )
+    vae_dtype: str | None = option(
+        None,
+        "train",
+        "precision of the VAE, whose latents and pictures half precision rounds; null = as frozen_dtype",
+        paper="float32",
+        choices=("float32", "bfloat16", "float16"),
+        as_before=None,
     )
 
 

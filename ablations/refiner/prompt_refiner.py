@@ -18,6 +18,7 @@ from PIL import Image
 
 from ablations.cell.drawing.pictures import Sampling, draw_texts
 from ablations.cell.loading.backbones import backbone_choice
+from ablations.cell.loading.device import best_device, ready
 from ablations.cell.loading.module import build_module
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.refining.refine import refine_settings
@@ -100,8 +101,8 @@ class PromptRefiner:
     """
 
     def __init__(self, module: PromptRefinerModule, config: Config, device: str | torch.device | None = None):
-        """`module` is trained; `config` is its cell's. `device` null: a CUDA device where there is one, else the CPU."""
-        device = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        """`module` is trained; `config` is its cell's. `device` null: a GPU where torch sees one, else the CPU."""
+        device = ready(torch.device(device) if device is not None else best_device())
         module.backbones.to(device)
         self.module = module.to(device).eval().requires_grad_(False)
         self.config = config

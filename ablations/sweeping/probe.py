@@ -22,7 +22,7 @@ from PIL import Image
 
 from ablations.cell.drawing.pictures import Sampling, draw_texts
 from ablations.cell.loading.data import build_data
-from ablations.cell.loading.device import device_of
+from ablations.cell.loading.device import device_of, ready
 from ablations.cell.loading.module import build_module
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.refining.refine import refine_settings
@@ -95,7 +95,9 @@ def _prepare(config: Config, shared: Shared, scratch: Path) -> tuple[PromptRefin
         data = replace(config.data, cache_dir=None, cache=False)
         config = replace(config, loss=replace(config.loss, clip_bank=0, hard_negatives=False))
     config = replace(config, output_dir=str(scratch), data=data)
-    module = build_module(config, shared.backbones(config).to(device_of(config)))
+    device = ready(device_of(config))
+    module = build_module(config, shared.backbones(config))
+    module.backbones.to(device)
     return module, build_data(config, module, lambda line: None)
 
 

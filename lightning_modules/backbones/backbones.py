@@ -11,7 +11,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from lightning_modules.frozen_features import ImageVectorEncoder, ImageVectors, LatentEncoder, digest_of
-from lightning_modules.frozen_precision import t5_precision
+from lightning_modules.frozen_precision import FrozenPrecision
 from lightning_modules.text_decoder import PromptDecoder
 from lightning_modules.text_encoder import FineGrainedTextEncoder
 from lightning_modules.text_to_image import TextToImage
@@ -52,8 +52,8 @@ class Backbones:
         return FineGrainedTextEncoder(self.clip_model, self.conditioning_blocks, share=True).eval().requires_grad_(False)
 
     def new_text_encoder(self) -> FineGrainedTextEncoder:
-        """E_T at step 0: a copy of the text tower, to be trained."""
-        return FineGrainedTextEncoder(self.clip_model, self.conditioning_blocks).requires_grad_(True)
+        """E_T at step 0: a copy of the text tower, to be trained. It is on the CPU, wherever the tower is."""
+        return FineGrainedTextEncoder(self.clip_model, self.conditioning_blocks).cpu().requires_grad_(True)
 
     @property
     def pad_id(self) -> int:
@@ -65,12 +65,17 @@ class Backbones:
         model = self.text_to_image
         return {"OpenCLIP": self.clip_model, "VAE": model.vae, "UNet": model.unet, "T5": self.decoder.t5}
 
-    def cast_frozen(self, dtype: torch.dtype) -> None:
+    def cast_frozen(self, precision: FrozenPrecision) -> None:
         """Bring UNet, VAE, image tower and T5 to a precision; the text tower, which E_T starts from, stays as it is."""
-        for network in (self.text_to_image.vae, self.text_to_image.unet, self.clip_model.visual):
+        model = self.text_to_image
+        for network, dtype in (
+            (model.vae, precision.vae),
+            (model.unet, precision.networks),
+            (self.clip_model.visual, precision.networks),
+            (self.decoder.t5, precision.t5),
+        ):
             if dtype is not next(network.parameters()).dtype:
                 network.to(dtype)
-        self.decoder.t5.to(t5_precision(dtype))
 
     @property
     def joint_width(self) -> int:

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import open_clip
-import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import constants, snapshot_download
 from transformers import AutoTokenizer, T5ForConditionalGeneration
@@ -27,7 +26,7 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 from lightning_modules.backbones.assembling import T5, ImageNetworks, OpenClip, assemble
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.backbones.sources import PaperSources
-from lightning_modules.frozen_precision import t5_precision
+from lightning_modules.frozen_precision import FLOAT32, FrozenPrecision
 
 _OPEN_CLIP_FILES = ("open_clip/open_clip_pytorch_model.safetensors", "open_clip/open_clip_pytorch_model.bin")
 # What a folder of the paper's backbones must hold: of each row, at least one pattern must match.
@@ -63,10 +62,10 @@ _T5_FETCHED = (
 )
 
 
-def load_paper_backbones(directory: Path | None, sources: PaperSources, frozen: torch.dtype = torch.float32) -> Backbones:
+def load_paper_backbones(directory: Path | None, sources: PaperSources, precision: FrozenPrecision = FLOAT32) -> Backbones:
     """The pretrained networks from `directory` or, where it is None, from their hubs or the local cache of these.
 
-    UNet, VAE, image tower and T5 are in the precision `frozen`, the text tower in float32. Raises FileNotFoundError for what is not in
+    UNet, VAE, image tower and T5 are in `precision`, the text tower in float32. Raises FileNotFoundError for what is not in
     `directory`, or neither in the cache nor to be fetched, and ValueError for what cannot be read or does not fit: one line each.
     """
     if directory is not None:
@@ -78,24 +77,24 @@ def load_paper_backbones(directory: Path | None, sources: PaperSources, frozen: 
         folder = (
             directory / "stable-diffusion" if directory else _fetch(sources.image_model, _STABLE_DIFFUSION_FETCHED, commits, "image_model")
         )
-        image = _load_image_networks(folder, frozen)
+        image = _load_image_networks(folder, precision)
     with _in_one_line(f"OpenCLIP ({sources.open_clip})", directory):
         open_clip_model = _load_open_clip(directory, sources)
-        open_clip_model.model.visual.to(frozen)
+        open_clip_model.model.visual.to(precision.networks)
     with _in_one_line(f"T5 ({directory or sources.t5})", directory):
         folder = directory / "t5" if directory else _fetch(sources.t5, _T5_FETCHED, commits, "t5")
         t5 = T5(
-            T5ForConditionalGeneration.from_pretrained(folder, use_safetensors=True, dtype=t5_precision(frozen)),
+            T5ForConditionalGeneration.from_pretrained(folder, use_safetensors=True, dtype=precision.t5),
             AutoTokenizer.from_pretrained(folder),
         )
     return assemble("paper", image, open_clip_model, t5, str(directory or sources), commits)
 
 
-def _load_image_networks(folder: Path, frozen: torch.dtype) -> ImageNetworks:
-    options = {"use_safetensors": True, "torch_dtype": frozen}
+def _load_image_networks(folder: Path, precision: FrozenPrecision) -> ImageNetworks:
+    options = {"use_safetensors": True}
     return ImageNetworks(
-        vae=AutoencoderKL.from_pretrained(folder, subfolder="vae", **options),
-        unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options),
+        vae=AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=precision.vae, **options),
+        unet=UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=precision.networks, **options),
         scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler"),
         text_config=_read_json(folder / "text_encoder" / "config.json"),
         pad_token=_pad_token(folder / "tokenizer"),

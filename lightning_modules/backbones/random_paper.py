@@ -31,7 +31,7 @@ from lightning_modules.backbones.assembling import T5, ImageNetworks, OpenClip, 
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.backbones.sources import PaperSources
 from lightning_modules.backbones.tiny import TINY
-from lightning_modules.frozen_precision import t5_precision
+from lightning_modules.frozen_precision import FLOAT32, FrozenPrecision
 
 ARCHITECTURES = Path(__file__).parents[1] / "paper"
 T5_PIECES, T5_SENTINELS = 32_000, 100
@@ -40,7 +40,7 @@ _PATTERN_LENGTH = 1_000_003
 _EMBEDDING_STD = 0.02
 
 
-def random_paper_backbones(sources: PaperSources, seed: int, frozen: torch.dtype = torch.float32) -> Backbones:
+def random_paper_backbones(sources: PaperSources, seed: int, precision: FrozenPrecision = FLOAT32) -> Backbones:
     """The networks that `sources` names with random weights, each a function of `seed` and its own name.
 
     Raises ValueError, one line, for an architecture that is not written down here or by OpenCLIP.
@@ -55,7 +55,8 @@ def random_paper_backbones(sources: PaperSources, seed: int, frozen: torch.dtype
             sources.open_clip_name, pretrained=None, pretrained_text=False, force_quick_gelu=sources.quick_gelu
         )
     # Cast before they are filled: memory that was never written is not held.
-    for network, dtype in ((vae, frozen), (unet, frozen), (t5, t5_precision(frozen)), (clip_model.visual, frozen)):
+    frozen = precision.networks
+    for network, dtype in ((vae, precision.vae), (unet, frozen), (t5, precision.t5), (clip_model.visual, frozen)):
         if dtype is not torch.float32:
             network.to(dtype)
     for network in (vae, unet, t5, clip_model):

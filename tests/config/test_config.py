@@ -31,7 +31,7 @@ def test_paper_profile_has_the_published_values():
     t = c.train
     assert (t.learning_rate, t.beta1, t.beta2, t.weight_decay, t.adam_eps, t.grad_clip) == (5e-5, 0.9, 0.999, 1e-2, 1e-8, 1.0)
     assert (t.batch_size, t.accumulate, t.warmup_steps, t.max_epochs, t.max_steps) == (16, 4, 1000, 100, None)
-    assert (t.precision, c.data.image_size, c.data.random_flip, c.data.clean_captions) == ("16-mixed", 512, True, True)
+    assert (t.precision, c.data.image_size, c.data.random_flip, c.data.clean_captions) == ("bf16-mixed", 512, True, True)
     assert (c.loss.mse_weight, c.loss.text_weight, c.loss.clip_weight, c.loss.clip_scale, c.loss.clip_bank) == (1.0, 0.1, 0.1, 10.0, 0)
     assert (c.eval.num_prompts, c.eval.steps, c.eval.guidance_scale, c.eval.top_p, c.eval.top_k) == (100, 50, 7.0, 0.95, 50)
 

@@ -25,7 +25,11 @@ CHANGED = {
     "eval.controls eval true": "eval.controls eval null",
     "eval.plug_in eval true as_before=false": "eval.plug_in eval null as_before=false",
     "eval.rewrite_too eval true": "eval.rewrite_too eval null",
+    'train.precision train "16-mixed" tiny="32-true"': 'train.precision train "bf16-mixed" tiny="32-true"',
+    'backbones.frozen_dtype train "float32" as_before="float32"': 'backbones.frozen_dtype train "float32" paper="bfloat16" as_before="float32"',
 }
+# What the defaults of profile=paper were until it computed in bfloat16, with the VAE in float32.
+PAPER_OF_THEN = "train.precision=16-mixed backbones.frozen_dtype=float32 backbones.vae_dtype=null"
 # Arguments, beside those of then, the arm's name, the training's.
 NAMES = (
     ("", "tiny-len6-mse-text-clip-afe-259385fb", "tiny-mse-text-clip-afe-5d98d60c38fb"),
@@ -61,18 +65,23 @@ NAMES = (
     ),
     ("backbones.init=random", "tiny-len6-mse-text-clip-afe-01581c39", "tiny-mse-text-clip-afe-db0f54ab2c41"),
     ("data.source=pairs.csv", "tiny-len6-mse-text-clip-afe-a414a8f7", "tiny-mse-text-clip-afe-0ffc5d1fa476"),
-    ("profile=paper", "paper-len6-mse-text-clip-afe-b915fbc6", "paper-mse-text-clip-afe-74477ed748f2"),
+    (f"profile=paper {PAPER_OF_THEN}", "paper-len6-mse-text-clip-afe-b915fbc6", "paper-mse-text-clip-afe-74477ed748f2"),
     (
-        "profile=paper backbones.init=random backbones.frozen_dtype=bfloat16 eval.controls=false eval.rewrite_too=false",
+        "profile=paper backbones.init=random backbones.frozen_dtype=bfloat16 backbones.vae_dtype=null "
+        "eval.controls=false eval.rewrite_too=false",
         "paper-len6-mse-text-clip-afe-9c19a9ba",
         "paper-mse-text-clip-afe-661e65ef1962",
     ),
     (
-        "profile=paper eval.long_prompts=truncate eval.metrics=paper eval.missing_metrics=skip",
+        f"profile=paper {PAPER_OF_THEN} eval.long_prompts=truncate eval.metrics=paper eval.missing_metrics=skip",
         "paper-len6-mse-text-clip-afe-fdccc24b",
         "paper-mse-text-clip-afe-74477ed748f2",
     ),
-    ("profile=paper adapter.match_scale=true use_afe=false", "paper-len6-mse-text-clip-5b2221d0", "paper-mse-text-clip-bc69206d9764"),
+    (
+        f"profile=paper {PAPER_OF_THEN} adapter.match_scale=true use_afe=false",
+        "paper-len6-mse-text-clip-5b2221d0",
+        "paper-mse-text-clip-bc69206d9764",
+    ),
     (
         "output_dir=elsewhere trainer.devices=2 wandb.mode=disabled",
         "tiny-len6-mse-text-clip-afe-259385fb",

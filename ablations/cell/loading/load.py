@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ablations.cell.loading import rehearsal
 from ablations.cell.loading.data import build_data
-from ablations.cell.loading.device import device_of
+from ablations.cell.loading.device import device_of, ready
 from ablations.cell.loading.kept import Kept
 from ablations.cell.loading.module import build_module
 from ablations.cell.work import Work
@@ -39,10 +39,12 @@ def load(work: Work, kept: Kept) -> Loaded:
 
     Evaluation prompts are among it, so that a mistake there costs no training. Raises UserError for networks and data that cannot be used.
     """
-    config = work.config
+    config, device = work.config, ready(device_of(work.config))
     with work.timings.stage("backbones"):
         backbones = _backbones(work, kept)
         module = build_module(config, backbones)
+        work.folder.record(digests={"weights": backbones.digest})  # read while the networks are here
+        backbones.to(device)
         if backbones.commits:
             work.folder.record(commits=backbones.commits)
         if is_rehearsal(config):
@@ -51,7 +53,6 @@ def load(work: Work, kept: Kept) -> Loaded:
     with work.timings.stage("data"):
         data, prompts = _data(work, kept, module)
         work.folder.record(digests={"data": data.digest, "weights": backbones.digest})
-    device = device_of(config)
     return Loaded(backbones, module, data, prompts, at_step_0=lambda: build_module(config, backbones).to(device).eval())
 
 
@@ -63,7 +64,7 @@ def _backbones(work: Work, kept: Kept) -> Backbones:
     asked, size = work.config.data.image_size, backbones.text_to_image.image_size
     if asked != size:
         raise UserError(f"data.image_size={asked}, but the UNet was trained for {size} px: set data.image_size={size}")
-    return backbones.to(device_of(work.config))
+    return backbones
 
 
 def _data(work: Work, kept: Kept, module: PromptRefinerModule) -> tuple[CFPDataModule, list[EvalPrompt]]:

@@ -10,7 +10,7 @@ from lightning_modules.terms import terms_on
 
 
 def build_module(config: Config, backbones: Backbones) -> PromptRefinerModule:
-    """The refiner of an arm at step 0: the same for the same seed."""
+    """The refiner of an arm at step 0: the same for the same seed. It is on the CPU, wherever the backbones are."""
     terms = terms_on(to_flat_dict(config))
     losses = LossSettings(
         weights={term.name: getattr(config.loss, f"{term.name}_weight") for term in terms},

@@ -67,7 +67,7 @@ def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> 
     Raises UserError where this process's data or weights are not rank 0's, or its checkpoint is not to be seen here.
     """
     from ablations.cell.loading.data import build_data
-    from ablations.cell.loading.device import device_of
+    from ablations.cell.loading.device import device_of, ready
     from ablations.cell.loading.kept import Kept
     from ablations.cell.loading.module import build_module
     from ablations.cell.training.fit import LAST, train_beside_rank_0
@@ -86,8 +86,8 @@ def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> 
     if not plan.train:
         store.set(f"left/{place.rank}", "")
         return
-    backbones.to(device_of(config))
     module = build_module(config, backbones)
+    backbones.to(ready(device_of(config)))
     data = build_data(config, module, work.console.say)
     kept.read_records(config, data)
     data.setup("fit")

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from ablations.cell.loading.device import device_of
 from ablations.cell.training.place import Place
 from ablations.cell.training.process_group import JoinedDDP, Plan
 from ablations.cell.work import Work
@@ -41,8 +42,8 @@ class _Watch(pl.Callback):
         self._tracker, self._stop = work.tracker, work.stop
         self._total, self._made_from = total_steps, made_from
         self._rows: list[dict[str, float]] = []
-        self._sums: dict[str, float] = {}
-        self._seen, self._parts = -1, 0
+        self._parts: list[dict[str, torch.Tensor]] = []
+        self._seen = -1
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
         checkpoint["made_from"] = self._made_from
@@ -59,15 +60,12 @@ class _Watch(pl.Callback):
             self._task = self._progress.add_task("training", total=self._total, completed=self._first, note="")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_index: int) -> None:
-        for name, value in trainer.callback_metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        self._parts += 1
+        self._parts.append(dict(trainer.callback_metrics))
         step = trainer.global_step
         if step == self._seen:  # a micro-batch of an accumulated step
             return
         self._seen = step
-        values = {name: total / self._parts for name, total in self._sums.items()}
-        self._sums, self._parts = {}, 0
+        parts, self._parts = self._parts, []
         # A signal may have reached some of the processes only, and may come while this is being decided: it is decided once, for all.
         stopping = self._stop.requested
         if trainer.world_size > 1:
@@ -76,7 +74,8 @@ class _Watch(pl.Callback):
             self._stop.requested = True
         validated = self._validate(trainer, module) if self._is_time_to_validate(step) and trainer.is_global_zero else {}
         if validated or step % self._config.train.log_every == 0 or step == self._total:
-            self._report(values | validated, step)
+            skipped = {"train/skipped_steps": float(module.finite.skipped)} if self._config.train.precision == "16-mixed" else {}
+            self._report(_means(parts) | validated | skipped, step)
         if step == self._total:
             self._save(trainer, FINAL)
             if trainer.is_global_zero:
@@ -133,6 +132,13 @@ class _Watch(pl.Callback):
             self._progress.stop()
 
 
+def _means(parts: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """The logged values of an optimiser step as the means of its micro-batches'; the device is waited for once."""
+    names = list(parts[0])
+    rows = torch.stack([torch.stack([part[name] for name in names]) for part in parts]).tolist()
+    return {name: sum(column) / len(parts) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
 def read_curves(path: Path) -> list[dict[str, float]]:
     """The rows of a metrics.csv; none where there is no such file."""
     if not path.exists():
@@ -165,7 +171,7 @@ def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root:
     # Lightning's hints about workers, loggers and unused features are meant for its own users.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
-        accelerator=config.trainer.accelerator,
+        accelerator=device_of(config).type,
         devices=config.trainer.devices if place else 1,
         num_nodes=config.trainer.num_nodes if place else 1,
         strategy=JoinedDDP(place) if place else "auto",
