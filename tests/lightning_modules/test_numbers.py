@@ -1,4 +1,4 @@
-"""The numbers that networks compute with: frozen ones outside mixed precision, T5 never in float16, and what is done where one overflows."""
+"""The numbers that networks compute with: frozen ones outside mixed precision, T5 never in float16, and what is done about overflows."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_an_activation_of_80000_in_t5_stays_finite_in_a_step_in_float16():
         largest.append(injected.abs().max().item())
         return injected
 
-    with decoder.t5.encoder.block[0].layer[-1].DenseReluDense.wo.register_forward_hook(inject):
-        with torch.autocast("cpu", dtype=torch.float16):
-            logits_BTV = decoder.logits(adapted_BSH, torch.tensor([[5, 6, 1], [7, 8, 1]]))
+    labels_BT, last_layer = torch.tensor([[5, 6, 1], [7, 8, 1]]), decoder.t5.encoder.block[0].layer[-1].DenseReluDense.wo
+    with last_layer.register_forward_hook(inject), torch.autocast("cpu", dtype=torch.float16):
+        logits_BTV = decoder.logits(adapted_BSH, labels_BT)
     assert largest == [pytest.approx(80_000.0)]
     assert largest[0] > torch.finfo(torch.float16).max
     assert (logits_BTV.dtype, torch.isfinite(logits_BTV).all().item()) == (torch.float32, True)
@@ -93,7 +93,7 @@ def test_terms_are_looked_at_once_an_optimiser_step_and_the_first_bad_one_is_nam
     finite.check(0)
     finite.note({"l_mse": torch.tensor(1.0), "l_text": torch.tensor(math.inf)})
     finite.note({"l_mse": torch.tensor(math.nan), "l_text": torch.tensor(2.0)})
-    with pytest.raises(FloatingPointError, match="^loss term l_text is inf at step 7: training stops before the update$"):
+    with pytest.raises(FloatingPointError, match=r"^loss term l_text is inf at step 7: training stops before the update$"):
         finite.check(7)
 
 
