@@ -26,7 +26,9 @@ CHANGED = {
     "eval.plug_in eval true as_before=false": "eval.plug_in eval null as_before=false",
     "eval.rewrite_too eval true": "eval.rewrite_too eval null",
     'train.precision train "16-mixed" tiny="32-true"': 'train.precision train "bf16-mixed" tiny="32-true"',
-    'backbones.frozen_dtype train "float32" as_before="float32"': 'backbones.frozen_dtype train "float32" paper="bfloat16" as_before="float32"',
+    'backbones.frozen_dtype train "float32" as_before="float32"': (
+        'backbones.frozen_dtype train "float32" paper="bfloat16" as_before="float32"'
+    ),
 }
 # What the defaults of profile=paper were until it computed in bfloat16, with the VAE in float32.
 PAPER_OF_THEN = "train.precision=16-mixed backbones.frozen_dtype=float32 backbones.vae_dtype=null"

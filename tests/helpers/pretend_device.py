@@ -35,7 +35,15 @@ NAME = "pretend"
 # A cell of seconds, with everything that a cell does.
 TINY_CELL = small(
     *("prompt_len=2", "eval.num_prompts=1", "eval.max_new_tokens=2", "eval.steps=1", "train.accumulate=2", "train.log_every=2"),
-    "trainer.progress=none",
+    *(
+        "trainer.progress=none",
+        "eval.draw=all",
+        "eval.controls=true",
+        "eval.plug_in=true",
+        "eval.rewrite_too=true",
+        "train.check_records=8",
+    ),
+    *("train.validate_every=1", "eval.text_prompts=2"),
 )
 _ROOT = f"{Path(__file__).parents[2]}/"
 _OURS = tuple(f"{_ROOT}{package}/" for package in ("ablations", "lightning_modules", "datamodules"))
