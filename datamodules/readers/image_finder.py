@@ -93,8 +93,7 @@ class ImageFinder:
                     sureness = _OWN_PATH if own[-place:] == folders[:place] else _OWN_NAME
                     tries.append((sureness, parts[place:]))
         if is_absolute:
-            tries += [(_OWN_NAME if start < len(parts) - 1 else _BARE_NAME, parts[start:]) for start in range(1, len(parts))]
-            tries += [(_BARE_NAME, parts)] if len(parts) == 1 else []
+            tries += [(_OWN_NAME if start < len(parts) - 1 else _BARE_NAME, parts[start:]) for start in range(len(parts))]
         for sureness, rest in sorted(tries, key=lambda entry: entry[0]):
             path = self._images.joinpath(*rest)
             found = path if os.path.isfile(path) else self._walk(self._images, rest)

@@ -66,8 +66,9 @@ def test_absolute_paths_of_other_machines_are_found_by_name_in_the_folder_given_
 
 def test_absolute_paths_of_other_machines_keep_as_many_folders_as_there_are(tmp_path):
     files(tmp_path, "pictures/train/1.png", "pictures/val/1.png", "pictures/1.png")
-    cells = [r"E:\set\train\1.png", r"E:\set\val\1.png"]
-    assert found(tmp_path, cells, tmp_path / "pictures") == ["pictures/train/1.png", "pictures/val/1.png"]
+    for origin in ("E:\\", "E:\\set\\"):
+        cells = [rf"{origin}train\1.png", rf"{origin}val\1.png"]
+        assert found(tmp_path, cells, tmp_path / "pictures") == ["pictures/train/1.png", "pictures/val/1.png"]
 
 
 def test_composed_and_decomposed_letters_are_the_same_name(tmp_path):
