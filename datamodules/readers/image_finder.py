@@ -26,11 +26,13 @@ class AmbiguousImageError(ValueError):
     """A cell may name one of several pictures. The message names them."""
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """A name with its letters composed, as NFC has them."""
     return unicodedata.normalize("NFC", name)
 
 
-def _in_any_case(name: str) -> str:
+def in_any_case(name: str) -> str:
+    """A name that is equal for names that differ in case or composition alone."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -48,7 +50,7 @@ class ImageFinder:
         self._images = images
         # The folder given, by its own path and by what a link leads to.
         own = {os.path.abspath(images), os.path.realpath(images)} if images is not None else set()
-        self._own = [[_in_any_case(part) for part in Path(path).parts] for path in sorted(own)]
+        self._own = [[in_any_case(part) for part in Path(path).parts] for path in sorted(own)]
         self._listings: dict[tuple[Path, Callable[[str], str]], dict[str, list[str]]] = {}
         self._by_name: dict[Path, dict[str, int]] = {}
         self._surest = _BARE_NAME
@@ -85,7 +87,7 @@ class ImageFinder:
     def _find_by_name(self, cell: str, parts: list[str], is_absolute: bool) -> Path | None:
         """Under `images`, where that is the folder that the cell names, as `eval` for `eval/1.png`, or where the cell is absolute."""
         assert self._images is not None
-        folders = [_in_any_case(part) for part in parts[:-1]]
+        folders = [in_any_case(part) for part in parts[:-1]]
         tries: list[tuple[int, list[str]]] = []
         for place in range(len(folders), 0, -1):
             for own in self._own:
@@ -105,7 +107,7 @@ class ImageFinder:
 
     def _walk(self, root: Path, parts: list[str]) -> Path | None:
         """The file whose path differs in the composition of letters only, else in their case too. Raises AmbiguousImageError."""
-        for key in (_composed, _in_any_case):
+        for key in (composed, in_any_case):
             found = self._matches(root, parts, key)
             if len(found) > 1:
                 named = " or ".join(shortened(str(path.relative_to(root))) for path in sorted(found)[:3])

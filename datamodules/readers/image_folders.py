@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from datamodules.decoding import picture_suffixes
 from datamodules.readers.arrow import python_values, short
+from datamodules.readers.caption_files import CAPTION_SUFFIXES, SEVERAL_LINES, pair_captions, read_caption
 from datamodules.readers.collecting import (
     COARSE_COLUMNS,
     FINE_COLUMNS,
@@ -28,15 +28,6 @@ from datamodules.records import BadRecord
 from datamodules.stored_images import StoredImage
 
 _FILE_COLUMNS = ("file_name", "image_file_name")
-# The first that a picture has is its caption.
-CAPTION_SUFFIXES = (".txt", ".caption")
-SEVERAL_LINES = "captions of several lines, the first is read"
-# Texts that lie beside pictures and are no captions.
-_NO_CAPTION = re.compile(
-    r"(?i)^(read[-_ ]?me|licen[sc]es?|notice|changelog|changes|copying|copyright|authors|credits|contribut(ing|ors)|citation|about|info|"
-    r"notes?|todo|requirements|classes|labels|class[-_ ]?names|metadata|captions|prompts|train|val(id(ation)?)?|test|split|index|list|"
-    r"files|urls?|version|log|errors?)([^a-z].*)?$"
-)
 
 
 def _pictures(files: list[Path]) -> list[Path]:
@@ -141,13 +132,7 @@ def _metadata_columns(file: Path, there: list[str], found: str = "") -> Columns:
 
 def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Columns:
     pictures = _pictures(files)
-    captions: dict[Path, Path] = {}
-    for caption in sorted(_captions(files), key=lambda file: CAPTION_SUFFIXES.index(file.suffix.lower())):
-        captions.setdefault(caption.with_suffix(""), caption)
-    # Beside x.png it is x.txt, or x.png.txt.
-    caption_of = {picture: captions.get(picture.with_suffix("")) or captions.get(picture) for picture in pictures}
-    used = {caption.with_suffix("") for caption in caption_of.values() if caption is not None}
-    alone = [caption for stem, caption in captions.items() if stem not in used and not _NO_CAPTION.match(stem.name)]
+    caption_of, alone = pair_captions(pictures, _captions(files))
     beside = _by_stem([file for file in files if file not in caption_of and file.suffix.lower() not in CAPTION_SUFFIXES])
     columns = Columns("caption", None, "image")
     parser = collected.parser(columns, lambda cell: root / cell if cell else None)
@@ -155,8 +140,10 @@ def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Colum
         caption, name, others = caption_of.get(file), file.relative_to(root), beside.get(file.with_suffix(""), [])
         if caption is not None:
             try:
-                cells = {"caption": _caption(collected, caption), "image": str(name)}
-                collected.add(parser.parse(collected.total, 0, cells))
+                text, num_lines = read_caption(caption)
+                if num_lines > 1:
+                    collected.count(SEVERAL_LINES)
+                collected.add(parser.parse(collected.total, 0, {"caption": text, "image": str(name)}))
             except ValueError as error:
                 collected.add(BadRecord(collected.total, 0, "malformed", str(error).removeprefix(f"{root}/")))
         elif file in caption_of:
@@ -166,17 +153,6 @@ def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Colum
             there = f" that can be decoded here ({', '.join(others[:3])} is there)" if others else ""
             collected.add(BadRecord(collected.total, 0, "missing_image", f"{name} has no picture beside it{there}"))
     return columns
-
-
-def _caption(collected: Collector, file: Path) -> str:
-    """The first line of a caption file: by the custom of such folders, further ones are other captions of the same picture.
-
-    Raises ValueError for a file that is no text.
-    """
-    lines = [line.strip() for line in read_lines(file) if line.strip()]
-    if len(lines) > 1:
-        collected.count(SEVERAL_LINES)
-    return lines[0] if lines else ""
 
 
 def _by_stem(files: list[Path]) -> dict[Path, list[str]]:

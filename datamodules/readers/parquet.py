@@ -14,6 +14,10 @@ from datamodules.readers.collecting import METADATA_FILES, Collector, files_in
 from datamodules.readers.record_parser import ReadTable
 from datamodules.readers.register import Reader, Source, register
 
+# How many rows with their pictures are read at once, and how much of a column of pictures is read to know whether it names files.
+ROWS_WITH_PICTURES = 64
+QUICK_BYTES = 64_000_000
+
 
 def _files(path: Path) -> list[Path]:
     files = [path] if path.is_file() else files_in(path)
@@ -37,7 +41,8 @@ def read_parquet(source: Source) -> ReadTable:
             columns = plan.columns
             further = [_of_pictures(reader.metadata.row_group(group), plan) for group in range(reader.num_row_groups)]
             for of_pictures, groups in groupby(range(len(further)), further.__getitem__):
-                for batch in reader.iter_batches(ROWS_AT_ONCE, row_groups=list(groups), columns=[*plan.text_columns, *of_pictures]):
+                rows = ROWS_WITH_PICTURES if f"{plan.columns.image}.bytes" in of_pictures else ROWS_AT_ONCE
+                for batch in reader.iter_batches(rows, row_groups=list(groups), columns=[*plan.text_columns, *of_pictures]):
                     add_rows(collected, batch, plan)
         except (pa.ArrowException, OSError, SystemError) as error:
             raise ValueError(f"data.source: {file} cannot be read as parquet ({short(error)}): fetch it again, or remove it") from error
@@ -47,14 +52,19 @@ def read_parquet(source: Source) -> ReadTable:
 def _of_pictures(group: Any, plan: ArrowPlan) -> tuple[str, ...]:
     """What is read of the column of pictures to know which rows name files: nothing where all have bytes, the paths where none has.
 
-    Where the file does not say how many have bytes, all are taken to have them: finding out would mean to read every picture.
+    Where the file does not say how many have bytes, it is read where that is quick; else all are taken to have them.
     """
     if not plan.may_name_files:
         return ()
     name = plan.columns.image
     chunks = (group.column(number) for number in range(group.num_columns))
-    statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == f"{name}.bytes"), None)
-    if statistics is None or not statistics.has_null_count or statistics.null_count == 0:
+    chunk = next((chunk for chunk in chunks if chunk.path_in_schema == f"{name}.bytes"), None)
+    if chunk is None:
+        return ()
+    statistics = chunk.statistics
+    if statistics is None or not statistics.has_null_count:
+        return (f"{name}.bytes", f"{name}.path") if chunk.total_compressed_size <= QUICK_BYTES else ()
+    if statistics.null_count == 0:
         return ()
     return (f"{name}.path",) if statistics.null_count == group.num_rows else (f"{name}.bytes", f"{name}.path")
 

@@ -15,10 +15,8 @@ from typing import Any
 from datamodules.readers.record_parser import ReadTable
 
 # Modules that declare no reader.
-_WITHOUT_READERS = {
-    *("arrow", "captions", "coarse_prompts", "collecting", "delimited", "image_finder", "record_parser", "register", "source"),
-    "tiny_world",
-}
+_WITHOUT_READERS = {"arrow", "caption_files", "captions", "coarse_prompts", "collecting", "delimited", "image_finder"}
+_WITHOUT_READERS |= {"record_parser", "register", "source", "tiny_world"}
 
 
 @dataclass(frozen=True)

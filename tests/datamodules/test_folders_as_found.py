@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,18 @@ def test_a_caption_file_that_is_no_text_costs_its_picture_only(tmp_path):
 def test_captions_may_bear_the_pictures_whole_name_and_any_encoding(tmp_path):
     files(tmp_path, a__png=PICTURE, a__png__txt="a square", b__png=PICTURE, b__txt="a café".encode("utf-16"))
     assert [record.fine_prompt for record in read(tmp_path).records] == ["a square", "a café"]
+
+
+def test_captions_are_found_by_names_in_other_letters_and_last_in_another_case(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    for name, content in {f"{composed}.png": PICTURE, f"{decomposed}.txt": b"e", "IMG_1.JPG": PICTURE, "img_1.txt": b"one"}.items():
+        (tmp_path / name).write_bytes(content)
+    files(tmp_path, A__png=PICTURE, a__png=PICTURE, A__txt="large", a__txt="small", B__png=PICTURE, b__txt="b1", b__caption="b2")
+    table = read(tmp_path)
+    assert {record.image.name: record.fine_prompt for record in table.records} == {
+        f"{composed}.png": "e", "IMG_1.JPG": "one", "A.png": "large", "a.png": "small", "B.png": "b1",
+    }  # fmt: skip
+    assert table.bad == []
 
 
 def test_linked_folders_are_followed_and_each_is_read_once(tmp_path):
@@ -214,6 +227,16 @@ def test_paths_of_parquet_are_read_without_reading_a_picture(tmp_path, monkeypat
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda self, *a, **k: asked.append(k["columns"]) or whole(self, *a, **k))
     assert [getattr(record.image, "name", None) for record in read(source).records] == ["t.parquet[0]", "t.parquet[1]", "a.png", "a.png"]
     assert asked == [["prompt"], ["prompt", "image.path"]]
+
+
+def test_parquet_that_does_not_say_how_many_cells_have_bytes_is_looked_at_where_that_is_quick(tmp_path, monkeypatch):
+    files(tmp_path, a__png=PICTURE)
+    cells = [{"bytes": OTHER, "path": "x"}, {"bytes": None, "path": "a.png"}]
+    pq.write_table(struct(image=cells), tmp_path / "t.parquet", write_statistics=False)
+    assert [isinstance(record.image, StoredImage) for record in read(tmp_path / "t.parquet").records] == [True, False]
+    monkeypatch.setattr("datamodules.readers.parquet.QUICK_BYTES", 0)
+    stored = [record.image for record in read(tmp_path / "t.parquet").records]
+    assert [image.read_bytes() for image in stored] == [OTHER, PICTURE] and isinstance(stored[1], StoredImage)
 
 
 @pytest.mark.parametrize(
