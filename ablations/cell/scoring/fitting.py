@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.cell.scoring.candidates import sets_of_candidates
+from ablations.cell.scoring.candidates import sets_of_candidates, st_lpips_of
 from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.config import Config
-from ablations.metrics import diversity, word_oracle
+from ablations.metrics import word_oracle
 from ablations.metrics.added_words import AddedWords
 from ablations.metrics.style_text import exact_style_scores, is_head, style_probabilities
 from ablations.results.conditions import COARSE, REFINED, all_conditions, is_shared_noise
@@ -112,12 +112,12 @@ def fitting_picture_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], pict
         values = {"style_fits": float(fits[i]), "qualities_fit": there[suited].mean()}
         values["quality_precision"] = suited[there].mean() if there.any() else 0.0
         scores += [Score.of_picture(drawing, name, value) for name, value in values.items()]
-    for (prompt_id, condition), members in sets_of_candidates(pictures.drawings).items():
-        fitting_members = [i for i in members if fits[i]]
-        scores.append(Score.of_set(prompt_id, condition, "fitting_styles_drawn", len({seen[i][0] for i in fitting_members})))
-        if len(fitting_members) > 1:
-            distance = diversity.st_lpips(pictures.images[fitting_members])
-            scores.append(Score.of_set(prompt_id, condition, "st_lpips_fitting", distance))
+    fitting_sets = {group: [i for i in members if fits[i]] for group, members in sets_of_candidates(pictures.drawings).items()}
+    for group, members in fitting_sets.items():
+        scores.append(Score.of_set(*group, "fitting_styles_drawn", len({seen[i][0] for i in members})))
+    several = {group: members for group, members in fitting_sets.items() if len(members) > 1}
+    for group, distance in zip(several, st_lpips_of(pictures, list(several.values()), store), strict=True):
+        scores.append(Score.of_set(*group, "st_lpips_fitting", distance))
     return scores
 
 
