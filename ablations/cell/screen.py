@@ -9,7 +9,7 @@ from ablations.config import Config
 from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.metrics.base import DIVERSITY, NOT_AVAILABLE
 from ablations.metrics.register import all_metrics, metric_named, shown_metrics
-from ablations.results.conditions import in_tables
+from ablations.results.conditions import FINE, in_tables
 from ablations.results.run_folder import RunFolder
 from ablations.runtime.console import Console
 
@@ -41,11 +41,13 @@ def result_table(title: str, metrics: dict, names: Sequence[str], image_size: in
     """The means of run.json's `metrics` by condition: a row for each of `names`, then for the measures of diversity."""
     from rich.table import Table
 
-    # What was written without pictures has few of the metrics.
-    conditions = [c.name for c in in_tables() if not c.shared_noise and 2 * len(metrics.get(c.name, ())) > len(metrics["refined"])]
-    # On two lines: side by side, the controls' names leave no room for the metrics'.
-    headings = [name.replace("control_", "control_\n").replace("fine_", "fine_\n") for name in conditions]
-    table = Table("metric", *headings, title=title, title_justify="left")
+    # What was written without pictures has few of the metrics. Of what could be reached the fine prompt is enough on a screen.
+    written = [c.name for c in in_tables() if not c.shared_noise and (c.name == FINE or not c.is_bound)]
+    conditions = [name for name in written if 2 * len(metrics.get(name, ())) > len(metrics["refined"])]
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric", min_width=max((len(_label(name, image_size)) for name in names), default=0))
+    for name in conditions:  # on several lines: side by side, the controls' names leave no room for the metrics'
+        table.add_column(name.replace("_", "_\n") if name.startswith("control_") else name)
     diversity = metrics["diversity"]
 
     def of_sets(name: str) -> list[str]:
