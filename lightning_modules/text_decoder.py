@@ -94,14 +94,18 @@ class PromptDecoder:
         """
         eos = self.tokenizer.eos_token_id
         begins = [len(ids) - (ids[-1] == eos) for ids in self.tokenizer(list(primers)).input_ids]
+        with outside_autocast(inputs_BSH.device):
+            read = self.t5.get_encoder()(inputs_embeds=in_precision_of(self.t5, inputs_BSH), attention_mask=mask_BS)
         columns = []
         for phrase in phrases:
             texts = [f"{primer.rstrip()} {phrase}" for primer in primers]
             rows = [[i for i in ids if i != eos] for ids in self.tokenizer(texts).input_ids]
             width = max(map(len, rows))
             labels_BT = torch.tensor([row + [eos] * (width - len(row)) for row in rows], device=inputs_BSH.device)
-            logits_BTV = self.logits(inputs_BSH, labels_BT, mask_BS).double()
-            of_token_BT = logits_BTV.log_softmax(-1).gather(-1, labels_BT[..., None])[..., 0]
+            previous_BT = self.t5.prepare_decoder_input_ids_from_labels(labels_BT)
+            with outside_autocast(inputs_BSH.device):
+                written = self.t5(encoder_outputs=read, attention_mask=mask_BS, decoder_input_ids=previous_BT, use_cache=False)
+            of_token_BT = written.logits.double().log_softmax(-1).gather(-1, labels_BT[..., None])[..., 0]
             columns.append([float(of_token_BT[r, begins[r] : len(row)].sum()) for r, row in enumerate(rows)])
         return np.array(columns).T
 

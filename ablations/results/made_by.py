@@ -43,6 +43,11 @@ def picture_key(pixels: np.ndarray) -> str:
     return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()[:32]
 
 
+def text_key(text: str) -> str:
+    """A digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def full_batches(items: np.ndarray, size: int) -> list[tuple[np.ndarray, int]]:
     """`items` in batches of exactly `size`, each with the number of items that count: the last is filled up with copies of its last."""
     batches = []

@@ -144,4 +144,5 @@ def test_scores_are_the_same_with_and_without_a_store_and_in_any_company(small_b
     assert len(joined) == len(few) and (joined.value_x == joined.value_y).all()
     again = ScoreStore(tmp_path, {})
     pd.testing.assert_frame_equal(table(again), without, check_exact=True)
-    assert again.reused == 3 * 2 * count + count  # embedding, piqe, entropy; st_lpips of each set
+    # Embedding, piqe and entropy of pictures, st_lpips of each set, and embeddings of the texts, which two scores ask for.
+    assert again.reused == 3 * 2 * count + count + 2 * (count + 1)

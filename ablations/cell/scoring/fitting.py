@@ -15,12 +15,13 @@ from ablations.metrics import word_oracle
 from ablations.metrics.added_words import AddedWords
 from ablations.metrics.style_text import exact_style_scores, is_head, style_probabilities
 from ablations.results.conditions import COARSE, REFINED, all_conditions, is_shared_noise
-from ablations.results.made_by import AT_ONCE, full_batches
+from ablations.results.made_by import AT_ONCE, full_batches, text_key
 from ablations.results.prompts_and_scores import Drawing
 from ablations.results.scores import Score
 from datamodules.records import EvalPrompt
 from datamodules.tiny_world.grammar import QUALITIES, STYLES
 from datamodules.tiny_world.worlds import World, world
+from lightning_modules.frozen_features import digest_of
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 # What no more than so many tokens of the fine prompt could say: the ceiling of what is written at a length.
@@ -40,7 +41,9 @@ def fitting_for(config: Config, module: PromptRefinerModule | None = None) -> Fi
     return Fitting(world(config.data.world), module) if config.data.source == "tiny" else None
 
 
-def fitting_text_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing]) -> list[Score]:
+def fitting_text_scores(
+    fitting: Fitting, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], store: ScoreStore | None = None
+) -> list[Score]:
     """Of every text that was meant to add something, and of every set of candidates; of the refiner's probabilities after every head."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
     added: list[tuple[Drawing, AddedWords, AddedWords]] = []
@@ -55,7 +58,7 @@ def fitting_text_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], drawing
     ceilings = [own.f1(fine) for drawing, own, fine in added if drawing.condition == CEILING]
     ceiling = float(np.mean([value for value in ceilings if value is not None] or [0.0]))
     scores = [score for row in added for score in _of_text(*row, ceiling)]
-    return scores + _of_text_sets(added) + _exact(fitting, prompts)
+    return scores + _of_text_sets(added) + _exact(fitting, prompts, store or ScoreStore(None, {}))
 
 
 def _as_typed() -> set[str]:
@@ -80,11 +83,14 @@ def _of_text_sets(added: Sequence[tuple[Drawing, AddedWords, AddedWords]]) -> li
     return found
 
 
-def _exact(fitting: Fitting, prompts: Sequence[EvalPrompt]) -> list[Score]:
-    heads = [prompt for prompt in prompts if is_head(prompt)]
-    if fitting.module is None or not heads:
+def _exact(fitting: Fitting, prompts: Sequence[EvalPrompt], store: ScoreStore) -> list[Score]:
+    heads, module = [prompt for prompt in prompts if is_head(prompt)], fitting.module
+    if module is None or not heads:
         return []
-    probabilities = style_probabilities(fitting.module, [prompt.coarse_prompt for prompt in heads])
+    texts = [prompt.coarse_prompt for prompt in heads]
+    # The same for every length of a training.
+    name = f"styles_written-{digest_of(('trained', str(module.adapter_settings)), module)}"
+    probabilities = store.remember(name, [text_key(text) for text in texts], lambda at: style_probabilities(module, [texts[i] for i in at]))
     return [
         Score.of_set(prompt.prompt_id, REFINED, name, value)
         for prompt, row in zip(heads, probabilities, strict=True)

@@ -21,7 +21,7 @@ from ablations.metrics import clip_score, faithfulness, image_quality
 from ablations.metrics.base import ClipEncoder
 from ablations.metrics.judge import JUDGED, Judge, judge_asked_for, judge_by
 from ablations.metrics.weights import weights_folder
-from ablations.results.made_by import AT_ONCE, full_batches
+from ablations.results.made_by import AT_ONCE, full_batches, text_key
 from ablations.results.prompts_and_scores import Drawing, drawn
 from ablations.results.scores import Score, table_of
 from datamodules.records import EvalPrompt
@@ -93,7 +93,7 @@ class Scorer:
         if self.fitting is not None and has_oracle:
             scores += fitting_picture_scores(self.fitting, prompts, pictures, self.store)
         if self.fitting is not None:
-            scores += fitting_text_scores(self.fitting, prompts, drawings)
+            scores += fitting_text_scores(self.fitting, prompts, drawings, self.store)
             self.check()
         unavailable: dict[str, str] = {}
         if self.further is not None:
@@ -123,7 +123,7 @@ class Scorer:
         store = "embedding" if judge.encoder is None else f"embedding-{judge.key}"
         embeddings = self._remember(store, pictures, lambda part: clip_score.encode_images(encoder, part))
         texts_of = {"clip_score": [d.text for d in pictures.drawings], "clip_score_coarse": [d.coarse for d in pictures.drawings]}
-        embedded = _embed(encoder, itertools.chain(*texts_of.values()))
+        embedded = self._embed(f"text_{store}", encoder, itertools.chain(*texts_of.values()))
         rows = {name: np.stack([embedded[text] for text in texts]) for name, texts in texts_of.items()}
         return {name: clip_score.clip_score_of_embeddings(embeddings, texts_NE) for name, texts_NE in rows.items()}, embeddings
 
@@ -131,20 +131,23 @@ class Scorer:
         sentences = self.sentences
 
         def by_original(texts: Sequence[str]) -> np.ndarray:
-            embedded = _embed(space, texts)
+            embedded = self._embed("text_embedding", space, texts)
             return np.stack([embedded[text] for text in texts])
 
         encode = None if sentences.problem else sentences.encode or by_original
         return faithfulness.text_scores([d.coarse for d in drawings], [d.text for d in drawings], encode)
 
+    def _embed(self, name: str, encoder: ClipEncoder, texts: Iterable[str]) -> dict[str, np.ndarray]:
+        """The unit vector (E,) of each different text in a joint space, out of the store or computed in full batches."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return {}
 
-def _embed(space: ClipEncoder, texts: Iterable[str]) -> dict[str, np.ndarray]:
-    """The unit vector (E,) of each different text in the joint space."""
-    distinct = list(dict.fromkeys(texts))
-    if not distinct:
-        return {}
-    parts = [clip_score.encode_texts(space, list(part))[:count] for part, count in full_batches(np.array(distinct), AT_ONCE)]
-    return dict(zip(distinct, np.concatenate(parts), strict=True))
+        def compute(positions: np.ndarray) -> np.ndarray:
+            parts = full_batches(np.array([distinct[i] for i in positions]), AT_ONCE)
+            return np.concatenate([clip_score.encode_texts(encoder, list(part))[:count] for part, count in parts])
+
+        return dict(zip(distinct, self.store.remember(name, [text_key(text) for text in distinct], compute), strict=True))
 
 
 def _by_picture(drawings: Sequence[Drawing], columns: Mapping[str, Iterable[float | None]]) -> list[Score]:
