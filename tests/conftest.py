@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import pretend_backend
+
+pretend_backend.register()
+
 PROMPTS = (
     ("a cat in the snow", "a cat in the snow at noon, oil painting, sharp focus"),
     ("a red boat", "a red boat in a harbour at sunset, watercolour, highly detailed"),

@@ -20,7 +20,8 @@ def arm(tmp_path):
 
 
 def test_what_is_compared_follows_from_the_rows_of_metrics_and_conditions():
-    assert compared_metrics() == ["fidelity", "words_drawn", "style_drawn", "subject_kept", "subject_in_text", "clip_score_coarse"]
+    oracles = ["fidelity", "words_drawn", "style_drawn", "style_fits", "qualities_fit", "subject_kept", "subject_in_text"]
+    assert compared_metrics() == [*oracles, "clip_score_coarse"]
     controls = ["control_known_words", "control_shuffled", "control_step0", "control_t5_direct"]
     assert compared_pairs(all_conditions()) == [
         *(("refined", against) for against in ("coarse", *controls)),

@@ -260,7 +260,7 @@ def test_second_module_uses_the_cache(tmp_path):
 
 def test_bank_is_of_other_records_without_repeats(tmp_path):
     data = make(tmp_path, "image_vectors", clip_bank=18, random_flip=False)
-    vectors = data._open_caches()[0].rows(np.zeros(28, dtype=np.int64), np.arange(28))["image_pooled"]
+    vectors = data._assemble()._caches[0].rows(np.zeros(28, dtype=np.int64), np.arange(28))["image_pooled"]
     for batch in take(data, 6):
         bank = [int((vectors == row).all(1).nonzero()[0]) for row in batch["bank_pooled_NE"]]
         assert sorted([*bank, *batch["ids_B"].tolist()]) == list(range(22))

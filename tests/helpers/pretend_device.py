@@ -25,13 +25,13 @@ from pytorch_lightning.accelerators import Accelerator, AcceleratorRegistry
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.trainer.connectors.accelerator_connector import _AcceleratorConnector
 from torch.overrides import TorchFunctionMode
-from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablations.cell.loading import device
+from helpers import pretend_backend
+from helpers.pretend_backend import NAME
 from helpers.small_sweeps import small
 
-NAME = "pretend"
 # A cell of seconds, with everything that a cell does.
 TINY_CELL = small(
     *("prompt_len=2", "eval.num_prompts=1", "eval.max_new_tokens=2", "eval.steps=1", "train.accumulate=2", "train.log_every=2"),
@@ -205,11 +205,6 @@ class _Everywhere(TorchDispatchMode):
         return _run(function, args, kwargs or {})
 
 
-class _Module(backend_registration._DummyBackendModule):
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return [torch.bfloat16, torch.float16]
-
-
 class PretendAccelerator(Accelerator):
     """The pretend device as Lightning knows devices."""
 
@@ -266,10 +261,10 @@ def _on_the_pretend_device(choose):
 @contextmanager
 def pretend_device(patch) -> Iterator[torch.device]:
     """The device `pretend`, for as long as the block lasts, as the one that `trainer.accelerator=auto` finds. `patch` is pytest's."""
-    if not hasattr(torch, NAME):
-        torch.utils.rename_privateuse1_backend(NAME)
-        backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+    pretend_backend.register()
+    if NAME not in AcceleratorRegistry:
         AcceleratorRegistry.register(NAME, PretendAccelerator, description="a device for tests")
+    patch.setattr(pretend_backend, "entered", True)
     patch.setattr(_AcceleratorConnector, "_choose_strategy", _on_the_pretend_device(_AcceleratorConnector._choose_strategy))
     patch.setattr(torch, "inference_mode", torch.no_grad)  # hollow tensors have no version in it
     patch.setattr(device, "kinds", lambda: (NAME, "cpu"))
