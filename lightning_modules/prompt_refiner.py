@@ -153,8 +153,8 @@ class PromptRefinerModule(pl.LightningModule):
             {"params": list(self.text_encoder.parameters()), "lr": settings.learning_rate},
             {"params": new, "lr": settings.learning_rate * settings.new_parts_lr_scale},
         ]
-        # In one kernel on a GPU; not with a gradient scaler, which could not clip then.
-        fused = self.device.type == "cuda" and not self._scales_gradients
+        # In one kernel; not with a gradient scaler, which could not clip then.
+        fused = self.device.type in ("cpu", "cuda") and not self._scales_gradients
         optimizer = torch.optim.AdamW(
             groups, betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.eps, fused=fused or None
         )

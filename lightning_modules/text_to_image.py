@@ -19,7 +19,9 @@ class TextToImage:
     """VAE, UNet and noise schedule, all frozen. Deliberately no nn.Module: belongs to no checkpoint and no optimiser."""
 
     def __init__(self, vae: nn.Module, unet: nn.Module, noise_scheduler: DDPMScheduler):
-        self.vae = vae.eval().requires_grad_(False)
+        # Channels last: on a CPU the tiny VAE encodes in 0.65 and decodes in 0.8 of the time; the UNet, most of which is no convolution,
+        # gains nothing there.
+        self.vae = vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.unet = unet.eval().requires_grad_(False)
         self.noise_scheduler = noise_scheduler
         self.scaling_factor = float(vae.config.scaling_factor)

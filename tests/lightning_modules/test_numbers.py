@@ -178,11 +178,11 @@ def test_the_authors_float16_is_still_to_be_had():
         require_precision(parse(["backbones.vae_dtype=float16"]), torch.device("cpu"))
 
 
-def test_adamw_is_one_kernel_on_a_cuda_device_and_not_on_a_cpu(small_backbones, monkeypatch):
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", True), ("mps", None)])
+def test_adamw_is_one_kernel_where_torch_has_one(small_backbones, monkeypatch, device, fused):
     module = make_module(small_backbones)
-    assert not module.configure_optimizers()["optimizer"].defaults["fused"]
     asked = {}
-    monkeypatch.setattr(type(module), "device", property(lambda self: torch.device("cuda")))
+    monkeypatch.setattr(type(module), "device", property(lambda self: torch.device(device)))
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **options: asked.update(options) or torch.optim.SGD(groups))
     module.configure_optimizers()
-    assert asked["fused"] is True
+    assert asked["fused"] is fused
