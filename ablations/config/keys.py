@@ -12,7 +12,7 @@ from typing import Any
 
 from ablations.config.parsing import Key, keys_of, option
 from ablations.config.presets import named_ablations
-from lightning_modules.published import IMAGE_MODEL
+from lightning_modules.published import IMAGE_MODEL, OPEN_CLIP
 from lightning_modules.readings import DEFAULT_READING, reading_names
 from lightning_modules.terms import Term, all_terms
 
@@ -167,7 +167,8 @@ class BackbonesConfig:
     open_clip: str | None = option(
         None,
         "train",
-        "MODEL/TAG of OpenCLIP's list, the one whose text tower the image model reads; null = ViT-H-14/laion2b_s32b_b79k",
+        f"MODEL/TAG[@REVISION] of OpenCLIP's list, the one whose text tower the image model reads; null = {OPEN_CLIP.partition('@')[0]} "
+        "at a pinned commit",
         needs="profile=paper",
         as_before=None,
     )

@@ -118,7 +118,12 @@ def backbone_sources(refiner: PromptRefiner) -> dict[str, tuple[str, str]]:
     b, commits = config.backbones, backbones.commits
     sources = PaperSources.named(b.image_model, b.open_clip, b.t5)
     image_model = commits.get("image_model", sources.image_model)
-    hubs = {"OpenCLIP": sources.open_clip, "VAE": image_model, "UNet": image_model, "T5": commits.get("t5", sources.t5)}
+    hubs = {
+        "OpenCLIP": commits.get("open_clip", sources.open_clip),
+        "VAE": image_model,
+        "UNet": image_model,
+        "T5": commits.get("t5", sources.t5),
+    }
     if config.backbones.init == "random":
         hubs = dict.fromkeys(hubs, "random weights")
     elif config.backbones.dir is not None:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from functools import partial
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 
-from lightning_modules.backbones import paper as paper_backbones
 from lightning_modules.backbones.loading import BackboneChoice, load_backbones
 from lightning_modules.backbones.sources import PaperSources
 from lightning_modules.backbones.tiny import build_tiny_networks, load_weights, random_tiny_backbones
-from lightning_modules.published import IMAGE_MODEL
-
-CLIP_CONFIG = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-}
 
 
 def test_random_backbones_are_a_function_of_the_seed_and_leave_the_global_state(small_backbones):
@@ -89,138 +76,6 @@ def test_what_there_is_not_is_refused_in_one_line(profile, directory, init, mess
     with pytest.raises(ValueError, match=message) as error:
         load_backbones(BackboneChoice(profile, directory, init))
     assert "\n" not in str(error.value)
-
-
-@pytest.fixture(scope="module")
-def paper_folder(tmp_path_factory, small_backbones) -> Path:
-    """A folder of the paper's layout with small networks."""
-    folder = tmp_path_factory.mktemp("paper")
-    torch.manual_seed(4)
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        layers_per_block=1,
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    vae.save_pretrained(folder / "stable-diffusion" / "vae")
-    unet.save_pretrained(folder / "stable-diffusion" / "unet")
-    # 2.1-base ships the config of this scheduler; training reads the noise schedule out of it.
-    PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, steps_offset=1).save_pretrained(
-        folder / "stable-diffusion" / "scheduler"
-    )
-    (folder / "open_clip").mkdir()
-    clip_model = open_clip.model.CLIP(**CLIP_CONFIG)
-    save_file(clip_model.state_dict(), folder / "open_clip" / "open_clip_pytorch_model.safetensors")
-    config = {"model_cfg": CLIP_CONFIG, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
-    (folder / "open_clip" / "open_clip_config.json").write_text(json.dumps(config))
-    small_backbones.decoder.t5.save_pretrained(folder / "t5")
-    small_backbones.decoder.tokenizer.save_pretrained(folder / "t5")
-    return folder
-
-
-def test_the_papers_layout_is_loaded_from_a_folder_frozen_and_in_float32(paper_folder, small_backbones):
-    loaded = load_backbones(BackboneChoice("paper", str(paper_folder)))
-    assert loaded.name == "paper"
-    networks = (loaded.clip_model, loaded.text_to_image.vae, loaded.text_to_image.unet, loaded.decoder.t5)
-    assert {(p.dtype, p.requires_grad) for network in networks for p in network.parameters()} == {(torch.float32, False)}
-    assert not any(network.training for network in networks)
-    assert loaded.image_mean == (0.1, 0.2, 0.3)
-    assert loaded.text_to_image.noise_scheduler.config.prediction_type == "epsilon"
-    assert loaded.text_to_image.noise_scheduler.alphas_cumprod[0].item() == pytest.approx(1 - 0.00085, abs=1e-6)
-    assert loaded.tokenize(["a cat"])[0, :4].tolist() == [49406, 320, 2368, 49407]
-    assert loaded.tokenize_t5(["a cat"]) == small_backbones.tokenize_t5(["a cat"])
-    assert torch.equal(loaded.decoder.t5.shared.weight, small_backbones.decoder.t5.shared.weight)
-    saved = UNet2DConditionModel.from_pretrained(paper_folder / "stable-diffusion" / "unet")
-    assert torch.equal(loaded.text_to_image.unet.conv_in.weight, saved.conv_in.weight)
-
-
-def test_the_paper_profile_trains_refines_and_draws_through_the_same_module(paper_folder):
-    from lightning_modules.prompt_refiner import PromptRefinerModule
-    from lightning_modules.settings import AFESettings, LossSettings, OptimizerSettings, RefineSettings
-
-    loaded = load_backbones(BackboneChoice("paper", str(paper_folder)))
-    module = PromptRefinerModule(loaded, LossSettings(afe=AFESettings(grid=2)), OptimizerSettings(), seed=0)
-    labels = torch.tensor([ids[:5] for ids in loaded.tokenize_t5(["a cat in the snow", "a red boat in snow"])])
-    batch = {
-        "draw_seeds": torch.tensor([[0, 1], [0, 2]]),
-        "text_tokens_BS": loaded.tokenize(["a cat", "a boat"]),
-        "target_tokens_BT": labels,
-        "target_mask_BT": torch.ones_like(labels, dtype=torch.bool),
-        "coarse_groups_B": torch.tensor([1, 2]),
-        "images_BCHW": torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16),
-    }
-    terms, _ = module.compute_terms(batch)
-    assert set(terms) == {"l_mse", "l_text", "l_clip"}
-    assert all(torch.isfinite(value) for value in terms.values())
-    assert module.refine(["a cat"], [(0,)], RefineSettings())[0].num_new_tokens == 6
-    encoder = loaded.text_encoder
-    with torch.no_grad():
-        texts = encoder(loaded.tokenize(["a cat", ""])).states_BSD
-    assert loaded.text_to_image.generate(texts[:1], texts[1:], [0], steps=2, guidance_scale=7.0).shape == (1, 16, 16, 3)
-
-
-def test_without_a_config_beside_it_a_bin_file_is_read_as_the_openclip_that_the_config_names(paper_folder, tmp_path):
-    folder = tmp_path / "paper"
-    shutil.copytree(paper_folder, folder)
-    clip_folder = folder / "open_clip"
-    torch.manual_seed(5)
-    clip_model = open_clip.model.CLIP(**CLIP_CONFIG)
-    torch.save(clip_model.state_dict(), clip_folder / "open_clip_pytorch_model.bin")
-    (clip_folder / "open_clip_pytorch_model.safetensors").unlink()
-    (clip_folder / "open_clip_config.json").unlink()
-    (tmp_path / "small-openclip-of-a-test.json").write_text(json.dumps(CLIP_CONFIG))
-    open_clip.add_model_config(tmp_path / "small-openclip-of-a-test.json")
-    sources = PaperSources(open_clip="small-openclip-of-a-test/none")
-    loaded = load_backbones(BackboneChoice("paper", str(folder), sources=sources))
-    assert torch.equal(loaded.clip_model.text_projection, clip_model.text_projection)
-    assert loaded.image_mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
-
-
-def test_everything_that_a_folder_lacks_is_named_in_one_line(paper_folder, tmp_path):
-    folder = tmp_path / "paper"
-    shutil.copytree(paper_folder, folder)
-    (folder / "open_clip" / "open_clip_pytorch_model.safetensors").unlink()
-    shutil.rmtree(folder / "stable-diffusion" / "unet")
-    with pytest.raises(FileNotFoundError) as error:
-        load_backbones(BackboneChoice("paper", str(folder)))
-    message = str(error.value)
-    assert "\n" not in message
-    assert "stable-diffusion/unet/config.json, stable-diffusion/unet/*.safetensors, " in message
-    assert "open_clip/open_clip_pytorch_model.safetensors or open_clip/open_clip_pytorch_model.bin" in message
-    assert str(folder) in message
-    assert "backbones.dir" in message
-
-
-def test_a_damaged_file_in_a_folder_is_named_in_one_line(paper_folder, tmp_path):
-    folder = tmp_path / "paper"
-    shutil.copytree(paper_folder, folder)
-    (folder / "open_clip" / "open_clip_pytorch_model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ValueError, match=r"backbones.dir: OpenCLIP .* cannot be read") as error:
-        load_backbones(BackboneChoice("paper", str(folder)))
-    assert "\n" not in str(error.value)
-
-
-def test_a_hub_that_cannot_be_reached_is_one_line_that_says_where_it_looked_and_what_to_do(monkeypatch, tmp_path):
-    cached_only = partial(paper_backbones.snapshot_download, local_files_only=True, cache_dir=tmp_path)
-    monkeypatch.setattr(paper_backbones, "snapshot_download", cached_only)
-    with pytest.raises(FileNotFoundError) as error:
-        load_backbones(BackboneChoice("paper"))
-    message = str(error.value)
-    assert "\n" not in message
-    assert message.startswith(f"Stable Diffusion ({IMAGE_MODEL}) is not in the local cache")
-    assert "could not be fetched from https://" in message
-    assert "set backbones.dir" in message
-    assert "run once with a network" in message
 
 
 def test_moving_backbones_moves_every_frozen_network():
