@@ -60,9 +60,9 @@ class TextToImage:
 
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """The posterior's mean and log-variance of pictures in [-1, 1], unscaled."""
+        """The posterior's mean and log-variance of pictures in [-1, 1], unscaled, laid out as a cache gives them back."""
         posterior = self.vae.encode(in_precision_of(self.vae, images_BCHW)).latent_dist
-        return posterior.mean, posterior.logvar
+        return posterior.mean.contiguous(), posterior.logvar.contiguous()
 
     def sample_latents(self, mean_BCHW: Tensor, logvar_BCHW: Tensor, draw_BCHW: Tensor) -> Tensor:
         """Scaled latents from the posterior and standard normal draws."""
