@@ -19,8 +19,8 @@ class TextToImage:
     """VAE, UNet and noise schedule, all frozen. Deliberately no nn.Module: belongs to no checkpoint and no optimiser."""
 
     def __init__(self, vae: nn.Module, unet: nn.Module, noise_scheduler: DDPMScheduler):
-        # Channels last: the tiny VAE encoded in 0.65 and decoded in 0.8 of the time, side by side on a busy CPU; the UNet, most of which is no
-        # convolution, gained nothing there.
+        # Channels last: the tiny VAE encoded in 0.65 and decoded in 0.8 of the time, side by side on a busy CPU; the UNet, most of which
+        # is no convolution, gained nothing there.
         self.vae = vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.unet = unet.eval().requires_grad_(False)
         self.noise_scheduler = noise_scheduler
