@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ablations.cell.checking.check import check
@@ -29,6 +28,7 @@ from ablations.cell.work import Work
 from ablations.config import Config, to_flat_dict
 from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.figures.diversity_grid import draw_grid
+from ablations.results.picture_files import PictureFiles
 from ablations.results.prompts_and_scores import Drawing, drawn, read_drawings, read_scores
 from ablations.results.run_folder import RunFolder
 from ablations.results.tracking import Tracker
@@ -91,8 +91,8 @@ def _track_again(config: Config, folder: RunFolder, metrics: dict) -> None:
     tracker = Tracker()
     _start(tracker, config, folder)
     if folder.diversity_grid.exists():
-        drawings, images = read_drawings(folder.prompts)
-        rows = grid_rows(drawings, images, read_scores(folder.scores), config.eval.grid_prompts)
+        drawings, pictures = read_drawings(folder.prompts)
+        rows = grid_rows(drawings, pictures, read_scores(folder.scores), config.eval.grid_prompts)
         tracker.log_grid(folder.diversity_grid, rows)
     tracker.summary(metrics)
     tracker.finish(exit_code=0)
@@ -121,19 +121,18 @@ def _run(work: Work, shared: Shared) -> dict:
         return leave_behind(work, trained, None)
     stores = shared.stores(work.config, loaded.backbones)
     drawings = refine(work, Sources(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases))
-    images_NHWC = draw(work, loaded.module, drawings, stores.pictures)
+    pictures = draw(work, loaded.module, drawings, stores.pictures)
     scorer = scorer_for(work, loaded.module, stores.scores, further)
-    scores = score(work, scorer, loaded.prompts, drawings, images_NHWC)
-    return leave_behind(work, trained, Evaluated(drawings, images_NHWC, scores, stores.reused))
+    scores = score(work, scorer, loaded.prompts, drawings, pictures)
+    return leave_behind(work, trained, Evaluated(drawings, pictures, scores, stores.reused))
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What refining, drawing and scoring gave: pictures, uint8 (N, H, W, 3), of the drawings that are drawn, and how many were found rather
-    than made."""
+    """What refining, drawing and scoring gave: the files of the drawings that are drawn, and how many were found rather than made."""
 
     drawings: Sequence[Drawing]
-    images_NHWC: np.ndarray
+    pictures: PictureFiles
     scores: CellScores
     reused: dict[str, int]
 
@@ -155,7 +154,7 @@ def leave_behind(work: Work, trained: Trained, evaluated: Evaluated | None) -> d
 
 def _leave_grid(work: Work, evaluated: Evaluated) -> None:
     config, folder = work.config, work.folder
-    rows = grid_rows(evaluated.drawings, evaluated.images_NHWC, evaluated.scores.table, config.eval.grid_prompts)
+    rows = grid_rows(evaluated.drawings, evaluated.pictures, evaluated.scores.table, config.eval.grid_prompts)
     with whole_file(folder.diversity_grid) as aside:
         draw_grid(rows, aside, title=f"{folder.arm}, seed {folder.seed}", subtitle=TINY_WORLD_NOTE if config.profile == "tiny" else "")
     work.tracker.log_grid(folder.diversity_grid, rows)

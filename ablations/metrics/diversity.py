@@ -24,6 +24,8 @@ from ablations.metrics.register import register
 
 # The network pads by reflection and fails from 16 px downwards; below 64 px its last features are 7 x 7 or smaller.
 ST_LPIPS_MIN_SIDE = 64
+# Pictures that go through its trunk at a time on a GPU.
+_TRUNK_AT_ONCE = 16
 _OWN = "Apache-2.0 (this project)"
 
 ST_LPIPS = register(
@@ -163,28 +165,59 @@ def st_lpips(images_NHWC: np.ndarray, device: str = "cpu") -> float:
     Equals the mean of `stlpips_pytorch`'s own distances, but takes each picture through the trunk once, not once a pair.
     Raises MetricError for fewer than 2 pictures. Source: Ghildyal & Liu, "Shift-tolerant Perceptual Similarity Metric", 2022.
     """
-    images_NHWC = checked_images(images_NHWC, ST_LPIPS.name)
-    at_least_two(len(images_NHWC), ST_LPIPS.name)
+    return float(st_lpips_of_sets([images_NHWC], device)[0])
+
+
+def st_lpips_of_sets(sets: Sequence[np.ndarray], device: str = "cpu") -> np.ndarray:
+    """`st_lpips` of several sets of candidates, each uint8 (N, H, W, 3) with an N of its own: float64 (len(sets),).
+
+    On a GPU several sets go through the trunk at a time, as many pictures as `_TRUNK_AT_ONCE` or one set; on a CPU, where that saves
+    nothing, one, so that a set's value is the same bit for bit whatever is scored beside it. Raises as `st_lpips` does.
+    """
+    most = 1 if device == "cpu" else _TRUNK_AT_ONCE
+    sets = [checked_images(images, ST_LPIPS.name) for images in sets]
+    for images in sets:
+        at_least_two(len(images), ST_LPIPS.name)
+    found: list[float] = []
+    start = 0
+    while start < len(sets):
+        stop, count = start + 1, len(sets[start])
+        while stop < len(sets) and sets[stop].shape[1:] == sets[start].shape[1:] and count + len(sets[stop]) <= most:
+            count += len(sets[stop])
+            stop += 1
+        found += _st_lpips_of_alike(sets[start:stop], device)
+        start = stop
+    return np.array(found)
+
+
+def _st_lpips_of_alike(sets: Sequence[np.ndarray], device: str) -> list[float]:
+    """The mean distance of the pairs of each set; all pictures are of one size, and go through the trunk together."""
     import torch
     from stlpips_pytorch.utils import normalize_tensor
 
     network = _st_lpips_network(device)
+    images_NHWC = np.concatenate(sets)
     images_NCHW = torch.from_numpy(np.ascontiguousarray(images_NHWC.transpose(0, 3, 1, 2))).to(device).float() / 127.5 - 1
     height, width = images_NCHW.shape[2:]
     if min(height, width) < ST_LPIPS_MIN_SIDE:
         scale = ST_LPIPS_MIN_SIDE / min(height, width)
         size = (round(height * scale), round(width * scale))
         images_NCHW = torch.nn.functional.interpolate(images_NCHW, size=size, mode="bicubic", align_corners=False).clamp(-1, 1)
-    first, second = zip(*itertools.combinations(range(len(images_NHWC)), 2), strict=True)
+    starts = np.cumsum([0, *(len(images) for images in sets)])
+    pairs = [(start + i, start + j) for images, start in zip(sets, starts, strict=False) for i, j in _pairs(len(images))]
     with torch.inference_mode():
-        distances = torch.zeros(len(first), dtype=torch.float64)
+        distances = torch.zeros(len(pairs), dtype=torch.float64)
         for layer, features in enumerate(network.net(network.scaling_layer(images_NCHW))):
             features = normalize_tensor(features)
-            for pair, (i, j) in enumerate(zip(first, second, strict=True)):
-                # Pair by pair: all pairs at once would hold N (N - 1) / 2 copies of the largest feature map.
-                difference = (features[i : i + 1] - features[j : j + 1]) ** 2
-                distances[pair] += network.lins[layer](difference).mean().double().cpu()
-    return float(checked_scores(distances.numpy(), ST_LPIPS.name).mean())
+            # Pair by pair: all pairs at once would hold N (N - 1) / 2 copies of the largest feature map.
+            means = [network.lins[layer]((features[i : i + 1] - features[j : j + 1]) ** 2).mean() for i, j in pairs]
+            distances += torch.stack(means).double().cpu()
+    ends = np.cumsum([len(_pairs(len(images))) for images in sets])
+    return [float(part.mean()) for part in np.split(checked_scores(distances.numpy(), ST_LPIPS.name), ends[:-1])]
+
+
+def _pairs(count: int) -> list[tuple[int, int]]:
+    return list(itertools.combinations(range(count), 2))
 
 
 def clip_distance(embeddings_NE: object) -> float:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.results.conditions import all_conditions
+from ablations.results.picture_files import PictureFiles
 from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.files import whole_file, write_atomically
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 PROMPTS, SCORES = "prompts.jsonl", "scores.parquet"
@@ -102,25 +102,21 @@ def _line(path: Path, number: int, text: str, fields: Sequence[str]) -> dict[str
     return line
 
 
-def read_drawings(prompts_jsonl: Path) -> tuple[list[Drawing], np.ndarray]:
+def read_drawings(prompts_jsonl: Path) -> tuple[list[Drawing], PictureFiles]:
     """The drawings of a finished cell and the pictures of those that are drawn, as `plan_drawings` and `draw` gave them.
 
-    Raises as `read_prompts` does.
+    Raises as `read_prompts` does; no picture is read yet.
     """
-    import numpy as np
-    from PIL import Image
-
     lines = [{name: line[name] for name in PROMPT_FIELDS} for line in read_prompts(prompts_jsonl)]
     pictures = []
     for line in lines:
         name = line.pop("image")
         line["drawn"] = bool(name)
         if name:
-            with Image.open(prompts_jsonl.parent / name) as image:
-                pictures.append(np.asarray(image.convert("RGB")))
+            pictures.append(prompts_jsonl.parent / name)
     trained = {name for name, condition in all_conditions().items() if condition.by_trained_encoder}
     drawings = [Drawing(text=line.pop("refined"), by_trained_encoder=line["condition"] in trained, **line) for line in lines]
-    return drawings, np.stack(pictures) if pictures else np.zeros((0, 1, 1, 3), np.uint8)
+    return drawings, PictureFiles(pictures)
 
 
 def drawn(drawings: Iterable[Drawing]) -> list[Drawing]:

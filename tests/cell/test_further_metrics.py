@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.cell.scoring.further import FurtherMetrics, further_scores
+from ablations.cell.scoring.further import FurtherMetrics, FurtherScores
 from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.metrics.base import Metric, MetricError
@@ -67,7 +67,8 @@ def brightness(seen: list[int], fails_on: int = -1) -> Metric:
 def rows(metric: Metric, images: np.ndarray, conditions: tuple[str, ...], store: ScoreStore, missing: str = "error", **required):
     further = FurtherMetrics(Required((metric,), required.get("unavailable", {})), missing)
     drawings = drawings_of(conditions, len(images) // len(conditions))
-    return further_scores(further, {"piqe"}, Pictures(drawings, images), store, "cpu", lambda line: None, lambda: None)
+    scorer = FurtherScores(further, store, "cpu")
+    return scorer.of(Pictures(drawings, images), {"piqe"}) + scorer.of_conditions(), scorer.unavailable
 
 
 def pictures(values: list[int]) -> np.ndarray:

@@ -17,7 +17,7 @@ from ablations.analysing.controls import compared_metrics, compared_pairs
 from ablations.cell.cell import run_cell
 from ablations.cell.refining.refine import Sources, plan_drawings
 from ablations.cell.scoring.candidates import sets_of_candidates
-from ablations.cell.scoring.further import FurtherMetrics, further_scores
+from ablations.cell.scoring.further import FurtherMetrics, FurtherScores
 from ablations.cell.scoring.pictures import Pictures
 from ablations.cell.scoring.score_store import ScoreStore
 from ablations.config import parse
@@ -185,8 +185,7 @@ def test_a_metric_of_the_candidates_of_a_prompt_has_a_value_for_each_set(tmp_pat
         images[1] = 7
         metric = metric_named("spread")
         store, pictures = ScoreStore(None, {}), Pictures(drawings, images)
-        done = lambda *_: None  # noqa: E731
-        rows, _ = further_scores(FurtherMetrics(Required((metric,), {})), set(), pictures, store, "cpu", done, done)
+        rows = FurtherScores(FurtherMetrics(Required((metric,), {})), store, "cpu").of(pictures)
         assert rows == [(0, "refined", -1, "spread", 7.0, -1, "")]  # the fine prompt's candidates are not compared
         assert list(sets_of_candidates(drawings)) == [(0, "refined")] and metric.block == "diversity"
 

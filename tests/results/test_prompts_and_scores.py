@@ -43,7 +43,7 @@ def test_drawings_are_read_as_they_were_written_pictures_too(tmp_path):
     for drawing, pixels in zip(DRAWINGS, pictures, strict=True):
         Image.fromarray(pixels).save(tmp_path / drawing.image)
     drawings, images = read_drawings(path)
-    assert drawings == DRAWINGS and np.array_equal(images, pictures)
+    assert drawings == DRAWINGS and np.array_equal(images[:], pictures)
     assert list(read_prompts(path)[0]) == list(PROMPT_FIELDS)
     assert "café" in path.read_text()  # as it is, for whoever reads the file
 

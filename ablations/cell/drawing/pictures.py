@@ -1,4 +1,4 @@
-"""Pictures of texts, each drawn once, in batches that are always full."""
+"""Pictures of texts, each drawn once and handed on at once, in batches that are always full."""
 
 from __future__ import annotations
 
@@ -54,27 +54,35 @@ def draw_texts(
     return model.generate(states(texts), states([""]), image_seeds, **settings)
 
 
-def draw_pictures(
+def draw_each(
     backbones: Backbones,
     drawings: Sequence[Drawing],
     config: EvalConfig,
     track: Callable[[Iterable, int, str], Iterable],
     check: Callable[[], None],
+    keep: Callable[[list[int], np.ndarray], None],
     trained: FineGrainedTextEncoder | None = None,
     store: PictureStore | None = None,
-) -> np.ndarray:
-    """The pictures, uint8 (len(drawings), H, W, 3), in order. Equal text at equal image noise, read by one encoder, is drawn once.
+) -> None:
+    """Draws every picture once and hands it on: `keep(places, pixels)` gets the places in `drawings` that show it, and uint8 (H, W, 3).
 
-    `trained` is the E_T of the drawings by the trained encoder. `track(iterable, total, label)` shows progress, `check()` is called
-    before each batch and may raise to stop. Pictures that are in `store` are not drawn, and those that are drawn go there. Batches
-    are always full, so that a picture is the same whatever else is to be drawn: see `ablations.results.made_by`. Raises ValueError for a
-    drawing by the trained encoder where there is none.
+    Equal text at equal image noise, read by one encoder, is one picture; no more than a batch of them is in memory. `trained` is the E_T
+    of the drawings by the trained encoder. `track(iterable, total, label)` shows progress, `check()` is called before each batch and may
+    raise to stop. Pictures that are in `store` are not drawn, and those that are drawn go there. Batches are always full, so that a
+    picture is the same whatever else is to be drawn: see `ablations.results.made_by`. Raises ValueError for a drawing by the trained
+    encoder where there is none.
     """
-    wanted = _pictures_of(drawings, trained, name_by_weights=store is not None)
-    distinct = sorted(dict.fromkeys(wanted), key=lambda picture: picture.encoder != ORIGINAL)
-    known = {picture: store.get(picture) for picture in distinct} if store is not None else {}
-    pixels_of = {picture: pixels for picture, pixels in known.items() if pixels is not None}
-    batches = _batches(backbones, [picture for picture in distinct if picture not in pixels_of], config)
+    places: dict[Picture, list[int]] = {}
+    for place, picture in enumerate(_pictures_of(drawings, trained, name_by_weights=store is not None)):
+        places.setdefault(picture, []).append(place)
+    missing: list[Picture] = []
+    for picture in sorted(places, key=lambda picture: picture.encoder != ORIGINAL):
+        pixels = store.get(picture) if store is not None else None
+        if pixels is None:
+            missing.append(picture)
+        else:
+            keep(places[picture], pixels)
+    batches = _batches(backbones, missing, config)
     for batch in track(batches, len(batches), "drawing"):
         check()
         filled = batch.pictures + batch.pictures[-1:] * (config.batch_size - len(batch.pictures))
@@ -86,10 +94,29 @@ def draw_pictures(
             Sampling.of(config, batch.num_chunks),
         )
         for picture, pixels in zip(batch.pictures, images, strict=False):  # the filler is left out
-            pixels_of[picture] = pixels
             if store is not None:
                 store.put(picture, pixels)
-    return np.stack([pixels_of[picture] for picture in wanted])
+            keep(places[picture], pixels)
+
+
+def draw_pictures(
+    backbones: Backbones,
+    drawings: Sequence[Drawing],
+    config: EvalConfig,
+    track: Callable[[Iterable, int, str], Iterable],
+    check: Callable[[], None],
+    trained: FineGrainedTextEncoder | None = None,
+    store: PictureStore | None = None,
+) -> np.ndarray:
+    """The pictures in memory, uint8 (len(drawings), H, W, 3), in order: for few. The arguments and what is raised are as in `draw_each`."""
+    pictures: list[np.ndarray | None] = [None] * len(drawings)
+
+    def keep(places: list[int], pixels: np.ndarray) -> None:
+        for place in places:
+            pictures[place] = pixels
+
+    draw_each(backbones, drawings, config, track, check, keep, trained, store)
+    return np.stack(pictures)
 
 
 def _pictures_of(drawings: Sequence[Drawing], trained: FineGrainedTextEncoder | None, name_by_weights: bool) -> list[Picture]:

@@ -28,16 +28,16 @@ def sets_of_candidates(drawings: Sequence[Drawing]) -> dict[tuple[int, str], lis
     return {group: members for group, members in groups.items() if len(members) > 1}
 
 
-def st_lpips_of(pictures: Pictures, sets: Sequence[Sequence[int]], store: ScoreStore) -> np.ndarray:
+def st_lpips_of(pictures: Pictures, sets: Sequence[Sequence[int]], store: ScoreStore, device: str = "cpu") -> np.ndarray:
     """ST-LPIPS of each set of places of pictures, float64 (len(sets),); what is known of a set is not computed again."""
     if not sets:
         return np.zeros(0)
     set_keys = [hashlib.sha256(" ".join(pictures.keys[i] for i in members).encode()).hexdigest()[:32] for members in sets]
-    compute = lambda positions: np.array([diversity.st_lpips(pictures.images[list(sets[i])]) for i in positions])  # noqa: E731
+    compute = lambda positions: diversity.st_lpips_of_sets([pictures.images[list(sets[i])] for i in positions], device)  # noqa: E731
     return store.remember("st_lpips", set_keys, compute)[:, 0]
 
 
-def diversity_scores(pictures: Pictures, embeddings: np.ndarray | None, store: ScoreStore) -> list[Score]:
+def diversity_scores(pictures: Pictures, embeddings: np.ndarray | None, store: ScoreStore, device: str = "cpu") -> list[Score]:
     """How far the pictures of every set of two candidates or more are apart.
 
     `embeddings` (N, E) are their unit vectors in the judge's joint space; None: there is no judge.
@@ -45,7 +45,7 @@ def diversity_scores(pictures: Pictures, embeddings: np.ndarray | None, store: S
     groups = sets_of_candidates(pictures.drawings)
     found: list[Score] = []
     for ((prompt_id, condition), members), distance in zip(
-        groups.items(), st_lpips_of(pictures, list(groups.values()), store), strict=True
+        groups.items(), st_lpips_of(pictures, list(groups.values()), store, device), strict=True
     ):
         scores = {"st_lpips": distance}
         if embeddings is not None:

@@ -98,7 +98,9 @@ def _exact(fitting: Fitting, prompts: Sequence[EvalPrompt], store: ScoreStore) -
     ]
 
 
-def fitting_picture_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], pictures: Pictures, store: ScoreStore) -> list[Score]:
+def fitting_picture_scores(
+    fitting: Fitting, prompts: Sequence[EvalPrompt], pictures: Pictures, store: ScoreStore, device: str = "cpu"
+) -> list[Score]:
     """Of every picture, and of every set of candidates, by the words that are seen."""
     if not len(pictures.images):
         return []
@@ -122,7 +124,7 @@ def fitting_picture_scores(fitting: Fitting, prompts: Sequence[EvalPrompt], pict
     for group, members in fitting_sets.items():
         scores.append(Score.of_set(*group, "fitting_styles_drawn", len({seen[i][0] for i in members})))
     several = {group: members for group, members in fitting_sets.items() if len(members) > 1}
-    for group, distance in zip(several, st_lpips_of(pictures, list(several.values()), store), strict=True):
+    for group, distance in zip(several, st_lpips_of(pictures, list(several.values()), store, device), strict=True):
         scores.append(Score.of_set(*group, "st_lpips_fitting", distance))
     return scores
 

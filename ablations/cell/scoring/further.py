@@ -44,55 +44,80 @@ def further_metrics(config: Config) -> FurtherMetrics | None:
     return FurtherMetrics(required, config.eval.missing_metrics, folder)
 
 
-def further_scores(
-    further: FurtherMetrics,
-    scored: Collection[str],
-    pictures: Pictures,
-    store: ScoreStore,
-    device: str,
-    say: Callable[[str], None],
-    check: Callable[[], None],
-) -> tuple[list[Score], dict[str, str]]:
-    """Scores by the metrics that were asked for beyond those that are `scored` in any case, and why there are none of some.
+class FurtherScores:
+    """Scores by the metrics that were asked for beyond a cell's own, part by part of the pictures.
 
-    Raises UserError where a metric gives no number and is not to be skipped.
+    `unavailable` says why there are none of some, as the metrics' register or the metrics themselves do; of such a metric no value counts,
+    of earlier parts neither.
     """
-    scores: list[Score] = []
-    unavailable = dict(further.required.unavailable)
-    for metric in further.required.available:
-        if metric.name in scored:
-            continue
-        say(f"scoring: {metric.title}")
-        try:
-            scores += _scores_of(metric, further.folder, pictures, store, device)
-        except MetricError as error:
-            if further.missing == "error":
-                raise UserError(
-                    f"{error}. Leave it out of eval.metrics, or set eval.missing_metrics=skip; what was trained, drawn and scored is kept"
-                ) from error
-            unavailable[metric.name] = str(error)
-        check()
-    return scores, unavailable
 
+    def __init__(
+        self,
+        further: FurtherMetrics | None,
+        store: ScoreStore,
+        device: str,
+        say: Callable[[str], None] = lambda line: None,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self._further, self._store, self._device, self._say, self._check = further, store, device, say, check
+        self._said: set[str] = set()
+        # Of metrics that read a condition's pictures together: the rows of each condition, part after part.
+        self._rows: dict[str, dict[str, list[np.ndarray]]] = {}
+        self.unavailable: dict[str, str] = dict(further.required.unavailable) if further else {}
 
-def _scores_of(metric: Metric, folder: Path | None, pictures: Pictures, store: ScoreStore, device: str) -> list[Score]:
-    images = pictures.images
+    def of(self, pictures: Pictures, scored: Collection[str] = ()) -> list[Score]:
+        """Of some pictures, by what is not `scored` already. Raises UserError where a metric gives no number and is not to be skipped."""
+        scores: list[Score] = []
+        for metric in self._further.required.available if self._further else ():
+            if metric.name in scored or metric.name in self.unavailable:
+                continue
+            if metric.name not in self._said:
+                self._said.add(metric.name)
+                self._say(f"scoring: {metric.title}")
+            try:
+                scores += self._of(metric, pictures)
+            except MetricError as error:
+                self._refuse_or_skip(metric, error)
+            self._check()
+        return scores
 
-    def compute(positions: np.ndarray) -> np.ndarray:
-        batches = full_batches(images[positions], metric.at_once(images))
-        return np.concatenate([metric.compute(part, device=device, folder=folder)[:count] for part, count in batches])
+    def of_conditions(self) -> list[Score]:
+        """Of whole conditions, once all pictures were seen. Raises as `of` does."""
+        scores: list[Score] = []
+        for metric in self._further.required.available if self._further else ():
+            rows = self._rows.get(metric.name, {}) if metric.name not in self.unavailable else {}
+            try:
+                scores += [
+                    Score.of_condition(condition, metric.name, metric.together(np.concatenate(parts))) for condition, parts in rows.items()
+                ]
+            except MetricError as error:
+                self._refuse_or_skip(metric, error)
+        return scores
 
-    values = store.remember(metric.key(folder), pictures.keys, compute)
-    if metric.per == "candidates":
-        assert metric.together is not None
-        return [
-            Score.of_set(prompt_id, condition, metric.name, metric.together(values[members]))
-            for (prompt_id, condition), members in sets_of_candidates(pictures.drawings).items()
-        ]
-    if metric.together is None:
-        return [Score.of_picture(d, metric.name, v) for d, v in zip(pictures.drawings, values[:, 0], strict=True)]
-    conditions = np.array([drawing.condition for drawing in pictures.drawings])
-    return [
-        Score.of_condition(condition, metric.name, metric.together(values[conditions == condition]))
-        for condition in dict.fromkeys(conditions.tolist())
-    ]
+    def _refuse_or_skip(self, metric: Metric, error: MetricError) -> None:
+        if self._further.missing == "error":
+            raise UserError(
+                f"{error}. Leave it out of eval.metrics, or set eval.missing_metrics=skip; what was trained, drawn and scored is kept"
+            ) from error
+        self.unavailable[metric.name] = str(error)
+
+    def _of(self, metric: Metric, pictures: Pictures) -> list[Score]:
+        images, folder, device = pictures.images, self._further.folder, self._device
+
+        def compute(positions: np.ndarray) -> np.ndarray:
+            batches = full_batches(images[positions], metric.at_once(images))
+            return np.concatenate([metric.compute(part, device=device, folder=folder)[:count] for part, count in batches])
+
+        values = self._store.remember(metric.key(folder), pictures.keys, compute)
+        if metric.per == "candidates":
+            assert metric.together is not None
+            return [
+                Score.of_set(prompt_id, condition, metric.name, metric.together(values[members]))
+                for (prompt_id, condition), members in sets_of_candidates(pictures.drawings).items()
+            ]
+        if metric.together is None:
+            return [Score.of_picture(d, metric.name, v) for d, v in zip(pictures.drawings, values[:, 0], strict=True)]
+        conditions = np.array([drawing.condition for drawing in pictures.drawings])
+        for condition in dict.fromkeys(conditions.tolist()):
+            self._rows.setdefault(metric.name, {}).setdefault(condition, []).append(values[conditions == condition])
+        return []

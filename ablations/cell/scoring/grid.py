@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from ablations.figures.diversity_grid import GridRow
+from ablations.results.picture_files import PictureFiles
 from ablations.results.prompts_and_scores import Drawing, drawn
 from ablations.results.scores import SEVERAL
 
 
-def grid_rows(drawings: Sequence[Drawing], images: np.ndarray, scores: pd.DataFrame, count: int) -> list[GridRow]:
+def grid_rows(drawings: Sequence[Drawing], images: np.ndarray | PictureFiles, scores: pd.DataFrame, count: int) -> list[GridRow]:
     """The first `count` prompts as rows of the diversity grid: the coarse picture, then the refined candidates.
 
     `images` are the pictures of the drawings that are drawn; `scores` is the content of scores.parquet.

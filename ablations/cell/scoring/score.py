@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ablations.cell.scoring.fitting import fitting_for
 from ablations.cell.scoring.further import FurtherMetrics, further_metrics
 from ablations.cell.scoring.score_store import ScoreStore
@@ -14,6 +12,7 @@ from ablations.cell.work import Work
 from ablations.metrics.base import NOT_AVAILABLE
 from ablations.metrics.judge import JUDGED, judge_asked_for, problem_of, refusal
 from ablations.metrics.weights import weights_folder
+from ablations.results.picture_files import PictureFiles
 from ablations.results.prompts_and_scores import Drawing, write_scores
 from ablations.runtime.errors import UserError
 from datamodules.records import EvalPrompt
@@ -56,12 +55,12 @@ def scorer_for(work: Work, module: PromptRefinerModule, known: ScoreStore, furth
     sentences = sentences_for(work.config, module.backbones)
     check, suits = (lambda: work.stop.check("scoring")), fitting_for(work.config, module)
     judge = judge_for(work.config, str(module.backbones.text_to_image.device))
-    return Scorer(module.backbones, known, further, sentences, work.console.say, check, suits, judge)
+    return Scorer(module.backbones, known, further, sentences, work.console.say, work.console.track, check, suits, judge)
 
 
-def score(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images_NHWC: np.ndarray) -> CellScores:
-    """All scores of a cell, which go to scores.parquet; `images_NHWC` are as in `Scorer.score`, which raises."""
+def score(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], pictures: PictureFiles) -> CellScores:
+    """All scores of a cell, which go to scores.parquet; `pictures` are as in `Scorer.score`, which raises."""
     with work.timings.stage("scoring"):
-        scores = scorer.score(prompts, drawings, images_NHWC)
+        scores = scorer.score(prompts, drawings, pictures)
     write_scores(work.folder.scores, scores.table)
     return scores

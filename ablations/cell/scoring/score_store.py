@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,49 +18,83 @@ from ablations.runtime.files import whole_file, write_json
 
 logger = logging.getLogger(__name__)
 
+# Of one metric; more are read from their files again.
+_BYTES_IN_MEMORY = 128 * 2**20
+# Looking for other processes' scores may take no more than this share of the time: a large evaluation has thousands of files.
+_LOOKING_SHARE = 0.02
+
 
 class ScoreStore:
     """Scores by metric and key, in .npz files that are written once; without a root it keeps them in memory alone.
 
-    `reused` counts the rows that were not computed.
+    `reused` counts the rows that were not computed. Rows that are in a file are forgotten when there are many (embeddings of all pictures
+    would not fit), and read again when they are asked for.
     """
 
     def __init__(self, root: Path | None, made_by: Mapping[str, object]):
         self.folder = folder_of(Path(root) / "scores", made_by) if root is not None else None
         self.reused = 0
         self._made_by = dict(made_by)
-        self._known: dict[str, dict[str, np.ndarray]] = {}
-        self._read: set[str] = set()
+        self._in_memory: dict[str, dict[str, np.ndarray]] = {}
+        self._in_files: dict[str, dict[str, Path]] = {}
+        self._seen: set[str] = set()
+        self._look_again: dict[str, float] = {}
 
     def remember(self, metric: str, keys: Sequence[str], compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The rows of `metric` for `keys`, float64 (len(keys), D); equal keys have equal rows.
 
         `compute(positions)` gives the rows (M, D), or (M,), of the positions in `keys` that are not known; none is asked for twice.
         """
-        known = self._known.setdefault(metric, {})
-        if self.folder is not None:
-            self._read_new(metric)
+        known = {key: row for key in set(keys) if (row := self._in_memory.setdefault(metric, {}).get(key)) is not None}
+        known |= self._from_files(metric, set(keys) - set(known))
         missing = {key: position for position, key in reversed(list(enumerate(keys))) if key not in known}
         self.reused += len(set(keys)) - len(missing)
         if missing:
             positions = np.array(sorted(missing.values()))
             rows = np.asarray(compute(positions), dtype=np.float64).reshape(len(positions), -1)
             found = [keys[position] for position in positions]
-            known.update(zip(found, rows, strict=True))
+            known |= zip(found, rows, strict=True)
             self._write(metric, found, rows)
+        self._keep(metric, known)
         return np.stack([known[key] for key in keys])
 
-    def _read_new(self, metric: str) -> None:
-        assert self.folder is not None
+    def _keep(self, metric: str, rows: Mapping[str, np.ndarray]) -> None:
+        kept = self._in_memory[metric]
+        kept.update(rows)
+        if self.folder is not None and kept:
+            most = max(1, _BYTES_IN_MEMORY // next(iter(rows.values())).nbytes)
+            for key in list(kept)[: max(0, len(kept) - most)]:
+                del kept[key]
+
+    def _from_files(self, metric: str, keys: set[str]) -> dict[str, np.ndarray]:
+        """Those of the rows that files have."""
+        if self.folder is None or not keys:
+            return {}
+        self._look_for_new(metric)
+        places = self._in_files.setdefault(metric, {})
+        found: dict[str, np.ndarray] = {}
+        for path in dict.fromkeys(places[key] for key in sorted(keys) if key in places):
+            shard = _read_shard(path)
+            if shard is None:
+                self._in_files[metric] = places = {key: place for key, place in places.items() if place != path}
+            else:
+                found |= {key: row for key, row in zip(shard[0], shard[1], strict=True) if key in keys}
+        return found
+
+    def _look_for_new(self, metric: str) -> None:
+        """Note the keys of files that were not here when it was last looked, which is not done all the time."""
+        started = time.monotonic()
+        if started < self._look_again.get(metric, -math.inf):
+            return
         for path in sorted(self.folder.glob(f"{metric}-*.npz")):
-            if path.name in self._read:
+            if path.name in self._seen:
                 continue
-            self._read.add(path.name)
-            try:
-                with np.load(path, allow_pickle=False) as shard:
-                    self._known[metric].update(zip(shard["keys"].tolist(), shard["rows"], strict=True))
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                logger.warning("%s cannot be read (%s): its scores are computed again", path, error)
+            self._seen.add(path.name)
+            shard = _read_shard(path)
+            if shard is not None:
+                self._in_files.setdefault(metric, {}).update(dict.fromkeys(shard[0], path))
+        ended = time.monotonic()
+        self._look_again[metric] = ended + (ended - started) / _LOOKING_SHARE
 
     def _write(self, metric: str, keys: list[str], rows: np.ndarray) -> None:
         if self.folder is None:
@@ -66,6 +102,17 @@ class ScoreStore:
         if not (self.folder / "made_by.json").exists():
             write_json(self.folder / "made_by.json", self._made_by)
         path = self.folder / f"{metric}-{os.getpid()}-{secrets.token_hex(6)}.npz"
-        self._read.add(path.name)
+        self._seen.add(path.name)
         with whole_file(path, sync=False) as aside:
             np.savez(aside, keys=np.array(keys), rows=rows)
+        self._in_files.setdefault(metric, {}).update(dict.fromkeys(keys, path))
+
+
+def _read_shard(path: Path) -> tuple[list[str], np.ndarray] | None:
+    """The keys and rows of a file; None, with a warning, where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as shard:
+            return shard["keys"].tolist(), shard["rows"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("%s cannot be read (%s): its scores are computed again", path, error)
+        return None
