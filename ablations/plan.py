@@ -33,7 +33,7 @@ examples:
   python -m ablations.sweep sweeps/ablation_tables.yaml --registration registration.json
 
   key=value       as for ablations.sweep, and to be given to both alike
-  --jobs N        forecast for so many processes (default 1)
+  --jobs N        forecast for so many processes (default: as ablations.sweep takes here)
   --count N       cells of a random or bayes search, in place of run_cap in the file
   --no-probe      no timing and no forecast
   budget_hours=H  exit code 2 if the forecast is above H hours

@@ -32,17 +32,17 @@ examples:
 
   key=value      sets a key in every cell; key=1,2,3 sweeps over it, in place of what the file says (python -m ablations.run --help
                  lists the keys)
-  --jobs N       processes, which share the processors' threads; each loads libraries and networks once (default 1)
+  --jobs N       processes, which share the processors' threads; each loads libraries and networks once, and has a GPU of its own where
+                 there are some (default: as many as there are GPUs, or 1)
   --count N      cells of a random or bayes search, in place of run_cap in the file
   --search-seed  what the draws of a random or bayes search follow from (default 0)
   --verbose      shows what each cell says, too
   --registration FILE   what ablations.plan --register wrote: copied to OUTPUT_DIR/registration.json before the first cell, and refused
                  where the sweep's arms and seeds are not those that it plans, or a cell was begun before it was made
 
-Start it again after a kill, a crash or a failure: it runs only what is missing. Start it in the same output_dir on several machines,
-or once for each GPU with CUDA_VISIBLE_DEVICES: they never run a cell twice and finish it together (the file system must have file
-locks). Cells that differ in eval keys alone share a training, and no picture is drawn or scored twice. A cell that failed is named with
-its reason and does not stop the others.
+Start it again after a kill, a crash or a failure: it runs only what is missing. Start it in the same output_dir on several machines:
+they never run a cell twice and finish it together (the file system must have file locks). Cells that differ in eval keys alone share a
+training, and no picture is drawn or scored twice. A cell that failed is named with its reason and does not stop the others.
 
 Exit codes: 0 every cell finished, 1 a cell failed, 2 a mistake in the file or the arguments, 143 stopped by a signal.
 """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
+from ablations.sweeping.gpus import jobs_here
 from ablations.sweeping.planning import plan_sweep
 
 if TYPE_CHECKING:
@@ -122,8 +123,9 @@ def _power(arguments: argparse.Namespace, cells: Grid, console: Console, began: 
     components = _components(arguments.source, contrasts)
     if components.origin.profile != plan.profile:
         raise UserError(f"variances are known of profile={components.origin.profile}: say --from with a folder of profile={plan.profile}")
-    costs_of = _shipped(components.costs) if arguments.no_probe else _probed(arguments.jobs, console, began)
-    return Power(plan, components, Minutes(plan.arms, costs_of, arguments.jobs))
+    jobs = jobs_here(arguments.jobs, cells.example)
+    costs_of = _shipped(components.costs) if arguments.no_probe else _probed(jobs, console, began)
+    return Power(plan, components, Minutes(plan.arms, costs_of, jobs))
 
 
 def _components(source: Path | None, contrasts: list) -> ComponentsFile:

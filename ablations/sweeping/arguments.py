@@ -18,7 +18,7 @@ def sweep_parser(command: str, usage: str) -> OneLineParser:
     made = OneLineParser(command, usage=usage, takes_keys=True)
     made.set_defaults(command=command)
     made.add_argument("files", nargs="*", metavar="FILE")
-    made.add_argument("--jobs", type=whole_number(1), default=1)
+    made.add_argument("--jobs", type=whole_number(1))
     made.add_argument("--count", type=whole_number(1))
     made.add_argument("--search-seed", type=whole_number(0), default=0)
     return made

@@ -11,6 +11,7 @@ from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 from ablations.sweeping.arguments import read_cells
 from ablations.sweeping.costs import forecast_sweep
+from ablations.sweeping.gpus import jobs_here
 from ablations.sweeping.plan_table import show_plan
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def plan_sweep(arguments: argparse.Namespace, stop: StopRequest) -> None:
     forecasts: dict[str, CellForecast] = {}
     totals: dict[str, Any] = {}
     if not arguments.no_probe:
-        forecasts, totals = forecast_sweep(cells, arguments.jobs, console.say, began)
+        forecasts, totals = forecast_sweep(cells, jobs_here(arguments.jobs, cells.example), console.say, began)
     show_plan(cells, forecasts, totals, console)
     if not totals:
         return

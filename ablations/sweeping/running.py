@@ -11,10 +11,11 @@ from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 from ablations.sweeping.arguments import read_cells
 from ablations.sweeping.cells import Grid, Search
+from ablations.sweeping.gpus import gpus_of, jobs_for, uses_gpus, visible_gpus
 
 
 def run_sweep(arguments: argparse.Namespace, stop: StopRequest) -> int:
-    """Run what is missing of a sweep, here or in `arguments.jobs` processes; returns 1 where a cell failed, else 0.
+    """Run what is missing of a sweep, here or in several processes; returns 1 where a cell failed, else 0.
 
     Raises UserError for a mistake in the file or the arguments, and Preempted at a signal.
     """
@@ -27,17 +28,22 @@ def run_sweep(arguments: argparse.Namespace, stop: StopRequest) -> int:
     from ablations.sweeping.progress import SweepProgress, summary_lines
     from ablations.sweeping.workers import run_here, run_in_processes
 
+    gpus = visible_gpus()
+    jobs = jobs_for(arguments.jobs, cells.example, gpus)
     console = Console(str(sweep.fixed.get("trainer.progress", "auto")))
     for name in sweep.without_effect:
         console.say(f"{sweep.path}: {name} is for W&B's server and has no effect here")
     if cells.num_repeated:
         console.say(f"{cells.num_repeated} combinations are the same cell as another one and run once")
     dispatcher = Dispatcher(cells)
-    progress = SweepProgress(console, sweep, cells, cells.folder, arguments.jobs, verbose=arguments.verbose)
+    progress = SweepProgress(console, sweep, cells, cells.folder, jobs, verbose=arguments.verbose)
     progress.open(dispatcher)
     try:
-        if arguments.jobs > 1:
-            run_in_processes(dispatcher, progress, arguments.jobs)
+        if jobs > 1:
+            own = gpus if uses_gpus(cells.example) else ()
+            run_in_processes(
+                dispatcher, progress, jobs, [gpus_of(i, cells.example.trainer.devices, own) for i in range(jobs)] if own else ()
+            )
         else:
             run_here(dispatcher, progress, stop)
     finally:

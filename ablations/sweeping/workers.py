@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -28,6 +28,7 @@ from ablations.runtime.errors import RunFolderError, UserError, one_line
 from ablations.runtime.stopping import Preempted, StopRequest
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import Dispatcher, Outcome
+from ablations.sweeping.gpus import seeing
 from ablations.sweeping.progress import RelayConsole, SweepProgress
 
 if TYPE_CHECKING:
@@ -84,19 +85,24 @@ def _open_shared(say: Callable[[str], None]) -> Shared:
 
 @dataclass
 class _Worker:
-    """A process and the cell that it runs, None while it waits for one."""
+    """A process, its number among those that run, and its cell, None while it waits for one."""
 
     process: multiprocessing.process.BaseProcess
     connection: Connection
+    number: int
     cell: Cell | None = None
     is_up: bool = False
 
 
-def run_in_processes(dispatcher: Dispatcher, progress: SweepProgress, jobs: int) -> None:
-    """Run the sweep's cells in `jobs` processes until all have ended. Raises Preempted at a signal, when all processes have stopped."""
+def run_in_processes(dispatcher: Dispatcher, progress: SweepProgress, jobs: int, gpus_of_job: Sequence[Sequence[str]] = ()) -> None:
+    """Run the sweep's cells in `jobs` processes until all have ended; process i sees the GPUs `gpus_of_job[i]` alone, where there are some.
+
+    Raises Preempted at a signal, when all processes have stopped.
+    """
     threads = max(1, num_processors() // jobs)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    progress.say(f"{jobs} processes with {os.environ['OMP_NUM_THREADS']} threads each; {LOADING}")
+    each = f" and GPU {', '.join('+'.join(gpus) for gpus in gpus_of_job)}" if gpus_of_job else ""
+    progress.say(f"{jobs} processes with {os.environ['OMP_NUM_THREADS']} threads{' each' if not each else ''}{each}; {LOADING}")
     workers: list[_Worker] = []
     try:
         while not dispatcher.is_done:
@@ -104,7 +110,8 @@ def run_in_processes(dispatcher: Dispatcher, progress: SweepProgress, jobs: int)
                 if worker.cell is None:
                     _give(worker, dispatcher.next(), progress)
             while len(workers) < jobs and (cell := dispatcher.next()) is not None:
-                workers.append(_start_worker())
+                number = min(set(range(jobs)) - {worker.number for worker in workers})
+                workers.append(_start_worker(number, gpus_of_job[number] if gpus_of_job else ()))
                 _give(workers[-1], cell, progress)
             if not any(worker.cell for worker in workers) and not dispatcher.is_done:
                 progress.waiting()
@@ -132,13 +139,14 @@ def num_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start_worker() -> _Worker:
+def _start_worker(number: int, gpus: Sequence[str]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=worker_main, args=(theirs,))
-    process.start()
+    with seeing(gpus):
+        process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, ours, number)
 
 
 def _give(worker: _Worker, cell: Cell | None, progress: SweepProgress) -> None:

@@ -73,7 +73,7 @@ def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> 
     from ablations.cell.training.fit import LAST, train_beside_rank_0
     from ablations.cell.work import Work
 
-    check_devices(config)
+    check_devices(config, place)
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     if config.trainer.threads is not None:

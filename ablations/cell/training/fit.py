@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ablations.cell.loading.device import device_of
 from ablations.cell.training.place import Place
-from ablations.cell.training.process_group import JoinedDDP, Plan
+from ablations.cell.training.process_group import JoinedDDP, Plan, sees_its_own_device
 from ablations.cell.work import Work
 from ablations.config import Config
 from ablations.runtime.files import whole_file
@@ -170,9 +170,10 @@ def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root:
     """
     # Lightning's hints about workers, loggers and unused features are meant for its own users.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    several = place is not None and not sees_its_own_device(config, place)
     return pl.Trainer(
         accelerator=device_of(config).type,
-        devices=config.trainer.devices if place else 1,
+        devices=config.trainer.devices if several else 1,
         num_nodes=config.trainer.num_nodes if place else 1,
         strategy=JoinedDDP(place) if place else "auto",
         precision=config.train.precision,

@@ -61,13 +61,13 @@ class _KnownPlace(ClusterEnvironment):
         return self._place.world_size
 
     def set_world_size(self, size: int) -> None:
-        assert size == self._place.world_size
+        """What Lightning counts by the devices that this process sees, which may be its own alone."""
 
     def global_rank(self) -> int:
         return self._place.rank
 
     def set_global_rank(self, rank: int) -> None:
-        assert rank == self._place.rank
+        """As `set_world_size`."""
 
     def local_rank(self) -> int:
         return self._place.local_rank
@@ -88,16 +88,28 @@ class JoinedDDP(DDPStrategy):
     def _configure_launcher(self) -> None:
         self._launcher = None
 
+    @property
+    def root_device(self) -> torch.device:
+        """This process's device: by its number on this machine, or the only one that it sees."""
+        return self.parallel_devices[self.local_rank % len(self.parallel_devices)]
+
 
 def uses_ddp(config: Config) -> bool:
     """Whether the config's training is Lightning's DDP."""
     return config.trainer.devices * config.trainer.num_nodes > 1 or config.trainer.strategy == "ddp"
 
 
-def check_devices(config: Config) -> None:
+def sees_its_own_device(config: Config, place: Place) -> bool:
+    """Whether srun showed each process one GPU, its own (--gpus-per-task=1). torchrun's processes see all of them."""
+    if config.trainer.accelerator in ("cpu", "mps") or not place.from_outside or "TORCHELASTIC_RUN_ID" in os.environ:
+        return False
+    return torch.cuda.is_available() and torch.cuda.device_count() == 1
+
+
+def check_devices(config: Config, place: Place) -> None:
     """Raises UserError where this machine has fewer devices than trainer.devices asks for."""
     asked, kind = config.trainer.devices, config.trainer.accelerator
-    if asked == 1 or kind == "cpu":
+    if asked == 1 or kind == "cpu" or sees_its_own_device(config, place):
         return
     if kind != "mps" and torch.cuda.is_available():
         if torch.cuda.device_count() < asked:

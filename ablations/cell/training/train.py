@@ -65,7 +65,7 @@ def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule
     place = find_place(config)
     if place.rank:
         raise UserError(f"this is {place} of a training that srun started: only python -m ablations.run can be started that way")
-    check_devices(config)
+    check_devices(config, place)
     resume = last if last.exists() else None
     if resume is not None:
         say(f"training: going on from {resume}")
