@@ -45,7 +45,7 @@ from datamodules.readers.source import read_source
 from datamodules.readers.tiny_world import TINY_WORLD_LIMITS, read_tiny_world
 from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_index, prefix_share
 from datamodules.settings import TINY_WORLD, DataSettings, Tokenizers
-from datamodules.splits import split_table
+from datamodules.splits import TableSplit, own_split, split_as_told, split_table
 from datamodules.stored_images import NO_IMAGE, PictureFile
 from datamodules.tiny_world.worlds import world
 
@@ -87,6 +87,7 @@ class CFPDataModule(LightningDataModule):
         self.is_tiny_world = settings.is_tiny_world
         self.source = TINY_WORLD if self.is_tiny_world else Path(settings.source)
         self.images = Path(settings.images) if settings.images is not None else None
+        self.test_source = Path(settings.test_source) if settings.test_source is not None else None
         self.cache_dir = Path(settings.cache_dir) if settings.cache_dir is not None else None
         self.rank, self.world_size = 0, 1
         self._tokenizers, self._say = tokenizers, say
@@ -223,9 +224,9 @@ class CFPDataModule(LightningDataModule):
         return _Loaded(records, train, validation, {}, [content_digest(record, {}) for record in records], manifest)
 
     def _load_table(self) -> _Loaded:
-        table = read_source(self.source, self.images, self._tokenizers.count_tokens, self._clean)
-        if table.total == 0:
-            raise ValueError(f"{self.source} has a header and no rows")
+        table = self._read(self.source)
+        if self.test_source is not None:
+            table = table.with_test(self._read(self.test_source), self.test_source)
         if self.encoders and table.records and not table.any_image:
             raise FileNotFoundError(self._why_no_image(table))
         # Pictures are checked wherever they are, needed or not: else arms with and without image terms would train on different records.
@@ -234,11 +235,26 @@ class CFPDataModule(LightningDataModule):
         done = {**table.done, **count_done(found[record.image] for record in records if record.image in found)}
         bad = sorted(bad, key=lambda entry: entry.id)
         manifest = self._write_manifest(Manifest(str(self.source), table.layout, table.total, tuple(bad), done))
-        split = split_table(records, self.settings.num_validation, self.settings.num_train)
+        split = self._split(records)
         if split.remark:
             self._say(f"data: {split.remark}")
         contents = [content_digest(record, digests) for record in records]
         return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest)
+
+    def _read(self, source: Path) -> ReadTable:
+        table = read_source(source, self.images, self._tokenizers.count_tokens, self._clean)
+        if table.total == 0:
+            raise ValueError(f"{source} has a header and no rows")
+        return table
+
+    def _split(self, records: Sequence[CFPRecord]) -> TableSplit:
+        settings = self.settings
+        kinds, remark = own_split(records) if settings.own_split or self.test_source is not None else ({}, "")
+        if remark:
+            self._say(f"data: {remark}")
+        if kinds:
+            return split_as_told(records, kinds, settings.num_validation, settings.num_train)
+        return split_table(records, settings.num_validation, settings.num_train)
 
     def _why_no_image(self, table: ReadTable) -> str:
         without = "or train without the terms that need them (use_mse=false use_clip=false)"

@@ -37,8 +37,9 @@ class DataSettings:
     """Which records, how they are prepared, and how batches are made of them.
 
     `source` is "tiny" (the tiny world) or a path: of a CSV table (layouts: `datamodules.readers`), a parquet file or a folder
-    (`datamodules.readers.folders`); `images` is the folder that image paths are relative to. `num_train` None takes every training record
-    of a table; the tiny world needs a number. `world` says which tiny world, and `caption_dropout` in how large a share of its training
+    (`datamodules.readers.folders`); `images` is the folder that image paths are relative to. `test_source` is another such source, all of
+    which is held out; with `own_split` a column `split` says which rows are. `num_train` None takes every training record of a table; the
+    tiny world needs a number. `world` says which tiny world, and `caption_dropout` in how large a share of its training
     texts the style word is left out, which the picture keeps; tables have neither. `image_size` is in pixels per side. `max_bad_fraction`
     of the records may be bad, which the manifest (written to `manifest_path`, if there is one) lists. `batch_size` counts records over
     all devices; `target_len` None keeps all T5 tokens of a fine prompt. `clip_bank` further negatives come from the feature cache in
@@ -52,6 +53,8 @@ class DataSettings:
     image_size: int
     batch_size: int
     images: str | Path | None = None
+    test_source: str | Path | None = None
+    own_split: bool = True
     num_train: int | None = None
     num_validation: int = 256
     random_flip: bool = True

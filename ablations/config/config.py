@@ -91,15 +91,16 @@ def _build(*layers: Mapping[str, Scalar]) -> Config:
     """Defaults < profile < rehearsal < named ablation < the layers of typed values, as a checked Config."""
     given: dict[str, Scalar] = {name: value for layer in layers for name, value in layer.items()}
     profile = str(given.get("profile", KEYS["profile"].default))
-    if given.get("eval.metrics") is not None:
-        from ablations.metrics.register import names_in
-
-        layers = (*layers, {"eval.metrics": ",".join(names_in(str(given["eval.metrics"])))})
     schema = OmegaConf.structured(config_class())
     OmegaConf.set_readonly(schema, False)  # OmegaConf takes a frozen dataclass for a read-only config
     profile_layer = {name: key.profile_default(profile) for name, key in KEYS.items()}
     if profile == "paper" and given.get("backbones.init") == "random":
         profile_layer |= REHEARSAL
+    metrics = given.get("eval.metrics", profile_layer["eval.metrics"])
+    if metrics is not None:
+        from ablations.metrics.register import names_in
+
+        layers = (*layers, {"eval.metrics": ",".join(names_in(str(metrics)))})
     profile_layer |= named_ablations().get(str(given.get("ablation")), {})
     merged = OmegaConf.merge(schema, nest(profile_layer), *(nest(layer) for layer in layers))
     _resolve_switches(merged)
@@ -151,8 +152,15 @@ def _check_combinations(config: Config) -> None:
         needed = config.train.batch_size + (config.loss.clip_bank if config.use_clip else 0)
         if config.data.num_train < needed:
             raise UserError(f"data.num_train={config.data.num_train} is too few for train.batch_size and loss.clip_bank: {needed} or more")
+        if config.data.test_source is not None:
+            raise UserError("data.test_source goes with a data.source of yours: the tiny world has a test split of its own")
     elif config.loss.hard_negatives:
         raise UserError("loss.hard_negatives=true needs subject labels, which a table has not: leave it false")
+    if config.data.source != "tiny" and config.eval.num_prompts > config.data.num_validation:
+        raise UserError(
+            f"eval.num_prompts={config.eval.num_prompts} needs as many held-out records, and data.num_validation is "
+            f"{config.data.num_validation}: raise it, or lower eval.num_prompts"
+        )
     if config.use_clip:
         if config.train.batch_size + config.loss.clip_bank < 2:
             raise UserError(
@@ -167,6 +175,8 @@ def _check_paths(config: Config) -> None:
     """Raises UserError for an input that is not there, or an output folder that cannot be one."""
     if config.data.source != "tiny" and not os.path.exists(config.data.source):
         raise UserError(f"data.source: there is no file {config.data.source!r}; give tiny, a CSV or parquet file, or a folder")
+    if config.data.test_source is not None and not os.path.exists(config.data.test_source):
+        raise UserError(f"data.test_source: there is no file {config.data.test_source!r}; give a CSV or parquet file, or a folder")
     for name, folder in (("data.images", config.data.images), ("backbones.dir", config.backbones.dir)):
         if folder is not None and not os.path.isdir(folder):
             raise UserError(f"{name}: there is no folder {folder!r}")

@@ -113,6 +113,19 @@ class DataConfig:
 
     source: str = option("tiny", "train", "'tiny' (the embedded world), or coarse-fine prompts: a CSV or parquet file, a folder", path=True)
     images: str | None = option(None, "train", "the folder that image paths are relative to; null = the source's own", path=True)
+    test_source: str | None = option(
+        None,
+        "train",
+        "another such source, all of it held out (as the authors' test table) and none of it trained on; null = none",
+        path=True,
+        as_before=None,
+    )
+    own_split: bool = option(
+        True,
+        "train",
+        "hold out what the source's own split says, where it has one (a column split, folders train and test)",
+        as_before=True,
+    )
     num_train: int = option(1200, "train", "training records of the tiny world", least=1, needs="data.source=tiny")
     world: int = option(
         2,
@@ -133,7 +146,11 @@ class DataConfig:
         as_before=0.0,
     )
     num_validation: int = option(
-        256, "train", "records held out of training, for validation and, of a table, for evaluation", tiny=32, least=1
+        8192,
+        "train",
+        "records held out of training, for validation and, of a table, for evaluation; of a split of the source's own at most so many",
+        tiny=32,
+        least=1,
     )
     image_size: int = option(512, "train", "pixels per side", tiny=64, least=16, most=2048, multiple_of=8)
     random_flip: bool = option(True, "train", "mirror images at random (the tiny world has a left and a right)", tiny=False)
@@ -268,6 +285,7 @@ class EvalConfig:
         None,
         "eval",
         "further metrics of the images, which python -m ablations.metrics describes; paper = the paper's six",
+        paper="paper",
         listed=True,
         as_before=None,
     )
@@ -290,6 +308,7 @@ class EvalConfig:
         "error",
         "run",
         "a metric that cannot be computed, as its weights are missing: error = stop before training; skip = 'not available' in tables",
+        paper="skip",
         choices=("error", "skip"),
     )
     metrics_dir: str | None = option(

@@ -1,14 +1,14 @@
 """What readers share: which columns hold what, the files of a folder, and records numbered over all files of a source.
 
 Columns: the fine prompt is in `fine-grained prompt`, `fine`, `prompt`, `text` or `caption`, the first that is there; the coarse one in
-`coarse-grained prompt` (a list of three) or `coarse`, else it is cut from the fine one. Splits that a source brings (files, folders,
-a dictionary) are read one after the other: what is held out is decided as for tables, by a hash of the text, so that equal prompts never
-fall on both sides.
+`coarse-grained prompt` (a list of three) or `coarse`, else it is cut from the fine one. The splits of a source (files, folders, a
+dictionary) are read one after the other; which one a record is of stands in its metadata, as a column `split` of a table does.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +27,16 @@ COARSE_COLUMNS = (COARSE_LIST_COLUMN, "coarse")
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 FindImage = Callable[[Any], "Path | StoredImage | None"]
+# As in data/train-00000-of-00004.parquet, train/metadata.csv and test/0001.png.
+_SPLIT_NAME = re.compile(r"(?i)^(train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval)(?=$|[-_.]\d|\.[a-z]+$)")
+
+
+def split_named_by(file: Path, root: Path) -> str:
+    """The split that a file of a folder is of, by the names of its folders below `root` or its own; "" where none says so."""
+    if not file.is_relative_to(root):
+        return ""
+    parts = file.relative_to(root).parts
+    return next((found.group(1).lower() for part in parts if (found := _SPLIT_NAME.match(part))), "")
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -86,6 +96,7 @@ class Collector:
         self._finders: list[tuple[int, ImageFinder]] = []
         self._missing: dict[int, str] = {}
         self._done: Counter[str] = Counter()
+        self._split = ""
         self.total = 0
 
     def finder(self, file: Path, *further: Path) -> ImageFinder:
@@ -94,12 +105,14 @@ class Collector:
         Raises FileNotFoundError if the source's `images` is no folder.
         """
         finder = ImageFinder(file, self._source.images, further)
+        self._split = split_named_by(file, self._source.path) if self._source.path.is_dir() else ""
         self._finders.append((len(self._records), finder))
         return finder
 
-    def parser(self, columns: Columns, find: FindImage) -> RecordParser:
-        """What makes records of rows; `find` says what picture an image cell names."""
-        return RecordParser(columns, find, self._cutter, self._source.clean, self._missing)
+    def parser(self, columns: Columns, find: FindImage, split: str | None = None) -> RecordParser:
+        """What makes records of rows; `find` says what picture an image cell names, `split` of which split they are (None: that of the
+        file whose finder was asked for last)."""
+        return RecordParser(columns, find, self._cutter, self._source.clean, self._missing, self._split if split is None else split)
 
     def add(self, parsed: CFPRecord | BadRecord) -> None:
         """Take in a row's record, or what is wrong with the row."""

@@ -19,6 +19,7 @@ from datamodules.readers.collecting import (
     choose_columns,
     files_in,
     first_of,
+    split_named_by,
 )
 from datamodules.readers.delimited import columns_found, read_delimited, read_lines
 from datamodules.readers.record_parser import Columns, ReadTable
@@ -135,7 +136,10 @@ def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Colum
     caption_of, alone = pair_captions(pictures, _captions(files))
     beside = _by_stem([file for file in files if file not in caption_of and file.suffix.lower() not in CAPTION_SUFFIXES])
     columns = Columns("caption", None, "image")
-    parser = collected.parser(columns, lambda cell: root / cell if cell else None)
+    parsers = {
+        split: collected.parser(columns, lambda cell: root / cell if cell else None, split)
+        for split in {split_named_by(file, root) for file in pictures}
+    }
     for file in sorted([*pictures, *alone], key=str):
         caption, name, others = caption_of.get(file), file.relative_to(root), beside.get(file.with_suffix(""), [])
         if caption is not None:
@@ -143,7 +147,8 @@ def _read_captions(collected: Collector, root: Path, files: list[Path]) -> Colum
                 text, num_lines = read_caption(caption)
                 if num_lines > 1:
                     collected.count(SEVERAL_LINES)
-                collected.add(parser.parse(collected.total, 0, {"caption": text, "image": str(name)}))
+                cells = {"caption": text, "image": str(name)}
+                collected.add(parsers[split_named_by(file, root)].parse(collected.total, 0, cells))
             except ValueError as error:
                 collected.add(BadRecord(collected.total, 0, "malformed", str(error).removeprefix(f"{root}/")))
         elif file in caption_of:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from datamodules.records import BadRecord, CFPRecord
 from datamodules.stored_images import StoredImage
 
 COARSE_LIST_COLUMN = "coarse-grained prompt"
+# What says, where there is such a column, which rows are trained on.
+SPLIT_COLUMN = "split"
 
 
 class Columns(NamedTuple):
@@ -46,6 +49,26 @@ class ReadTable:
     missing: Mapping[int, str] = field(default_factory=dict)
     looked: tuple[Path, ...] = ()
 
+    def with_test(self, test: ReadTable, where: Path) -> ReadTable:
+        """This table to be trained on and another one to be held out, as one table whose column `split` says which; the other's rows are
+        numbered after this one's."""
+        first = self.total
+
+        def told(record: CFPRecord, kind: str, start: int) -> CFPRecord:
+            metadata = {name: value for name, value in record.metadata.items() if name.strip().lower() != SPLIT_COLUMN}
+            return replace(record, id=record.id + start, metadata={SPLIT_COLUMN: kind, **metadata})
+
+        return ReadTable(
+            layout=f"{self.layout}; test: {test.layout} of {where.name}",
+            records=[*(told(record, "train", 0) for record in self.records), *(told(record, "test", first) for record in test.records)],
+            bad=[*self.bad, *(replace(entry, id=entry.id + first) for entry in test.bad)],
+            total=first + test.total,
+            any_image=self.any_image or test.any_image,
+            done=dict(Counter(self.done) + Counter(test.done)),
+            missing={**self.missing, **{number + first: why for number, why in test.missing.items()}},
+            looked=tuple(dict.fromkeys((*self.looked, *test.looked))),
+        )
+
 
 def parse_coarse_list(cell: str) -> tuple[str, ...]:
     """The three prompts of a `coarse-grained prompt` cell, written as JSON or as a Python literal. Raises ValueError."""
@@ -69,7 +92,8 @@ def _coarse_list(value: Any, cell: str) -> tuple[str, ...]:
 
 class RecordParser:
     """Makes a record of a row's cells, wherever they were read. `find_image` says what picture an image cell names, or raises
-    AmbiguousImageError; `missing` is told, by the row's number, why a record has no picture."""
+    AmbiguousImageError; `missing` is told, by the row's number, why a record has no picture. `split` is that of all rows, where there is no
+    column of it."""
 
     def __init__(
         self,
@@ -78,7 +102,9 @@ class RecordParser:
         cutter: CoarsePromptCutter,
         clean: Callable[[str], str] | None,
         missing: dict[int, str] | None = None,
+        split: str = "",
     ):
+        self._split = {SPLIT_COLUMN: split} if split else {}
         self._columns, self._find_image, self._cutter = columns, find_image, cutter
         self._clean = clean or (lambda text: text)
         self._missing = missing if missing is not None else {}
@@ -106,7 +132,7 @@ class RecordParser:
         if not all(text.strip() for text in coarse):
             return bad("empty_prompt", f"the column {coarse_column!r} holds no words")
         others = (item for item in cells.items() if item[0] not in (fine_column, coarse_column))
-        metadata = {column: "" if cell is None else str(cell) for column, cell in others}
+        metadata = self._split | {column: "" if cell is None else str(cell) for column, cell in others}
         try:
             image = self._find_image(cells[image_column]) if image_column else None
         except AmbiguousImageError as error:

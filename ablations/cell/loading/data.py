@@ -17,6 +17,8 @@ def data_settings(config: Config, folder: RunFolder | None = None) -> DataSettin
     return DataSettings(
         source=d.source,
         images=d.images,
+        test_source=d.test_source,
+        own_split=d.own_split,
         num_train=d.num_train if d.source == "tiny" else None,
         num_validation=d.num_validation,
         image_size=d.image_size,

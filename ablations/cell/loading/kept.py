@@ -40,7 +40,7 @@ class Kept:
         """Have `data` read its source, or use what an earlier cell read from it. Raises as `CFPDataModule.setup` does."""
         d = config.data
         settings = (
-            *(d.source, d.images, d.num_train, d.num_validation, d.world, d.caption_dropout),
+            *(d.source, d.images, d.test_source, d.own_split, d.num_train, d.num_validation, d.world, d.caption_dropout),
             *(d.image_size, d.clean_captions, d.max_bad_fraction),
             bool(data.encoders),
         )

@@ -26,8 +26,10 @@ def require_metrics(work: Work) -> FurtherMetrics | None:
     Says what is not available. Raises UserError where something is not, and is not to be skipped.
     """
     further = further_metrics(work.config) if work.config.eval.num_prompts else None
-    for name, why in further.required.unavailable.items() if further else ():
-        work.console.say(f"metric {name}: {NOT_AVAILABLE}: {why}")
+    if further and further.required.unavailable:
+        (first, why), *others = further.required.unavailable.items()
+        rest = f"; so are {', '.join(name for name, _ in others)}" if others else ""
+        work.console.say(f"metric {first}: {NOT_AVAILABLE}: {why}{rest} (python -m ablations.metrics fetch)")
     _require_judge(work)
     return further
 
