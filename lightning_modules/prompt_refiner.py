@@ -61,6 +61,8 @@ class PromptRefinerModule(pl.LightningModule):
             self.loss_terms = nn.ModuleDict({term.name: _loss_of(term, losses, backbones) for term in losses.terms()})
         self.encoders = _encoders_read_by(losses, backbones)
         self.finite = FiniteTerms()
+        # A label of checkpoints: digests of the data and the frozen weights that these parameters were trained with.
+        self.made_from: dict[str, str] = {}
 
     @property
     def feature_encoders(self) -> list:
@@ -162,6 +164,9 @@ class PromptRefinerModule(pl.LightningModule):
         total = self.trainer.max_steps if settings.decay_share else 0
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: settings.rate_at(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["made_from"] = dict(self.made_from)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Lightning accepts a state with missing keys silently where loading is not strict: compare the key sets here."""

@@ -11,8 +11,9 @@ from ablations.baselines.base import AnswerStore
 from ablations.baselines.chat_settings import ChatSettings
 from ablations.baselines.register import REFERENCE, all_methods
 from ablations.config import Config, parse
+from ablations.results.checkpoints import FINAL, asked_for
 from ablations.results.run_folder import RunFolder, cache_folder, read_run
-from ablations.results.trained_run import FINAL_CHECKPOINT, find_trained_run
+from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
 
 DEFAULT_SEEDS = (0, 1, 2)
@@ -57,10 +58,11 @@ class Comparison:
         return dataclasses.replace(self.config, eval=dataclasses.replace(self.config.eval, **changes))
 
     def checkpoint(self, seed: int) -> Path:
-        return RunFolder(self.configs[seed]).checkpoints / FINAL_CHECKPOINT
+        config = self.configs[seed]
+        return asked_for(RunFolder(config).checkpoints, config.eval.checkpoint)
 
     def untrained(self) -> list[int]:
-        return [seed for seed in self.seeds if not self.checkpoint(seed).is_file()]
+        return [seed for seed in self.seeds if not (RunFolder(self.configs[seed]).checkpoints / FINAL).is_file()]
 
 
 def configs_of(arm: Path | None, keys: Sequence[str], seeds: Sequence[int] | None) -> tuple[str, dict[int, Config]]:

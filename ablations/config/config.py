@@ -136,6 +136,8 @@ def _check_combinations(config: Config) -> None:
     switches = [f"use_{term.name}" for term in all_terms()]
     if not any(getattr(config, switch) for switch in switches):
         raise UserError(f"nothing to train: at least one of {', '.join(switches[:-1])} and {switches[-1]} must be true")
+    if config.eval.checkpoint not in ("last", "best") and not config.eval.checkpoint.isdecimal():
+        raise UserError(f"eval.checkpoint={config.eval.checkpoint} is none: it may be last, best, or the number of a step")
     if config.train.max_steps is None and config.train.max_epochs is None:
         raise UserError("training would never end: train.max_steps and train.max_epochs are both null; set one of them")
     if config.profile == "tiny" and config.data.image_size != 64:

@@ -101,9 +101,19 @@ class TrainConfig:
         tiny="32-true",
         choices=("32-true", "bf16-mixed", "16-mixed"),
     )
-    checkpoint_every: int = option(200, "run", "optimiser steps between checkpoints", least=1)
+    checkpoint_every: int = option(200, "run", "optimiser steps between checkpoints to go on from", least=1, paper=2000)
+    checkpoint_minutes: float | None = option(
+        None, "run", "minutes between them, whichever comes first; null = by steps alone", above=0, paper=10.0
+    )
+    keep_every: int | None = option(
+        None, "run", "optimiser steps between checkpoints that are kept, for eval.checkpoint=STEP; null = none", least=1
+    )
+    keep_best: int = option(
+        0, "run", "how many checkpoints of the lowest held-out loss are kept, for eval.checkpoint=best", least=0, paper=1
+    )
     log_every: int = option(10, "run", "optimiser steps between log lines", least=1)
     validate_every: int = option(50, "run", "optimiser steps between looks at the losses of a few held-out records; 0 = none", least=0)
+    validate_records: int = option(16, "run", "how many held-out records that is", least=2, paper=128)
     check_records: int = option(512, "run", "held-out records that the manipulation checks read after training; 0 = no checks", least=0)
 
 
@@ -234,6 +244,12 @@ class EvalConfig:
         only_adds=True,
     )
     coarse_length: str = option("middle", "eval", "which of the coarse prompts is refined", choices=("short", "middle", "long"))
+    checkpoint: str = option(
+        "last",
+        "eval",
+        "of the training: last, best (by held-out loss; train.keep_best) or the number of a step (train.keep_every)",
+        as_before="last",
+    )
     mode: str = option("extend", "eval", "extend by prompt_len tokens (strategy 1) or rewrite (2)", choices=("extend", "rewrite"))
     extend_by: str = option(
         "prime",

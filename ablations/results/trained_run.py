@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ablations.config import Config, from_flat_dict
+from ablations.results.checkpoints import asked_for
 from ablations.results.run_folder import RunFolder, read_run
 from ablations.runtime.errors import UserError
-
-FINAL_CHECKPOINT = "final.ckpt"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ def find_trained_run(folder: str | os.PathLike[str]) -> TrainedRun:
         raise UserError(f"{folder / 'run.json'} was written by another version: {error}") from error
     # The run may have been moved, or be read from another working directory: what counts is where it lies.
     output_dir = folder.resolve().parent.parent
-    checkpoint = RunFolder(dataclasses.replace(config, output_dir=str(output_dir))).checkpoints / FINAL_CHECKPOINT
+    checkpoints = RunFolder(dataclasses.replace(config, output_dir=str(output_dir))).checkpoints
+    checkpoint = asked_for(checkpoints, config.eval.checkpoint)
     if not checkpoint.is_file():
         raise UserError(
             f"the trained weights of {folder} are not in {checkpoint} (the run is {run['status']}): finish its training, "

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from ablations.results.trained_run import FINAL_CHECKPOINT
+from ablations.results.checkpoints import FINAL
 from ablations.runtime.errors import RunFolderError
 from ablations.sweeping.cell import Cell
 
@@ -132,7 +132,7 @@ class Dispatcher:
 
 def is_trained(cell: Cell) -> bool:
     """Whether the cell's training is finished, by whichever cell."""
-    return (cell.folder.checkpoints / FINAL_CHECKPOINT).exists()
+    return (cell.folder.checkpoints / FINAL).exists()
 
 
 def _written(cell: Cell) -> int:

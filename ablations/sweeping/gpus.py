@@ -41,17 +41,12 @@ def jobs_for(asked: int | None, config: Config, gpus: Sequence[str]) -> int:
     if not gpus or not uses_gpus(config):
         return asked or 1
     devices = config.trainer.devices
-    most = len(gpus) // devices
+    most, here = len(gpus) // devices, f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
     if not most:
-        raise UserError(
-            f"trainer.devices={devices}, but torch sees {len(gpus)} GPU{'s' if len(gpus) > 1 else ''} here: set trainer.devices"
-        )
+        raise UserError(f"trainer.devices={devices}, but torch sees {here} here: set trainer.devices")
     if asked is not None and asked > most:
-        each = f" of trainer.devices={devices}" if devices > 1 else ""
-        raise UserError(
-            f"--jobs {asked}, but the {len(gpus)} GPU{'s' if len(gpus) > 1 else ''} here hold {most} process{'es' if most > 1 else ''}{each}: "
-            f"leave --jobs out, or set trainer.accelerator=cpu"
-        )
+        hold = f"{most} process{'es' if most > 1 else ''}" + (f" of trainer.devices={devices}" if devices > 1 else "")
+        raise UserError(f"--jobs {asked}, but the {here} here hold {hold}: leave --jobs out, or set trainer.accelerator=cpu")
     return asked or most
 
 

@@ -19,12 +19,13 @@ from ablations.cell.loading.data import build_data
 from ablations.cell.loading.module import build_module
 from ablations.cell.training import process_group as companions
 from ablations.cell.training.companion import follow
-from ablations.cell.training.fit import FINAL, LAST, read_curves
+from ablations.cell.training.fit import read_curves
 from ablations.cell.training.place import Place, ProcessLost, find_place
 from ablations.cell.training.process_group import JoinedDDP
 from ablations.cell.training.train import finish_training
 from ablations.cell.work import Work
 from ablations.config import Config, from_flat_dict, parse, to_flat_dict
+from ablations.results.checkpoints import FINAL, LAST
 from ablations.results.run_folder import RunFolder
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest

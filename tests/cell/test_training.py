@@ -11,10 +11,11 @@ import torch
 
 from ablations.cell.loading.data import build_data
 from ablations.cell.loading.module import build_module
-from ablations.cell.training.fit import CURVES, FINAL, LAST, read_curves
+from ablations.cell.training.fit import CURVES, read_curves
 from ablations.cell.training.train import finish_training
 from ablations.cell.work import Work
 from ablations.config import parse
+from ablations.results.checkpoints import FINAL, LAST
 from ablations.results.run_folder import RunFolder
 from ablations.runtime.stopping import Preempted, StopRequest
 

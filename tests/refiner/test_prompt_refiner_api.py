@@ -20,7 +20,7 @@ from ablations.cell.refining.refine import refine_settings
 from ablations.refiner.exporting import export
 from ablations.refiner.prompt_refiner import RefinedPrompt, prompt_key
 from ablations.results.prompts_and_scores import Drawing
-from ablations.results.trained_run import FINAL_CHECKPOINT, find_trained_run
+from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
 from helpers.trained_runs import make_run
 from lightning_modules.backbones.loading import BackboneChoice
@@ -202,12 +202,6 @@ def test_what_is_no_trained_run_is_refused_with_the_way_out(tmp_path, small_back
         PromptRefiner.from_run(made)
     with pytest.raises(UserError, match=r"is no exported refiner: it has no prompt_refiner/config.json"):
         PromptRefiner.from_pretrained(tmp_path)
-
-
-def test_the_checkpoint_that_is_looked_for_is_the_one_that_a_training_writes():
-    from ablations.cell.training.fit import FINAL
-
-    assert FINAL_CHECKPOINT == FINAL
 
 
 def test_importing_the_package_loads_nothing_heavy_until_the_refiner_is_asked_for():

@@ -16,8 +16,8 @@ from ablations.cell.checking.noise_gap import NUM_PICTURES, mse_gap_closed
 from ablations.cell.loading.load import Loaded
 from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
+from ablations.results.checkpoints import asked_for
 from ablations.results.made_by import digest_of_code
-from ablations.results.trained_run import FINAL_CHECKPOINT
 from ablations.runtime.files import write_json
 from datamodules.files import file_digest
 
@@ -36,7 +36,7 @@ def check(work: Work, loaded: Loaded) -> dict[str, float]:
         return {}
     with work.timings.stage("checks"), folder.training_lock(say=work.console.say):
         made_from = {
-            "checkpoint": file_digest(folder.checkpoints / FINAL_CHECKPOINT),
+            "checkpoint": file_digest(asked_for(folder.checkpoints, config.eval.checkpoint)),
             "weights": loaded.backbones.digest,
             "data": loaded.data.digest,
             "records": config.train.check_records,

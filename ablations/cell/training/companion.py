@@ -16,6 +16,7 @@ from torch.distributed import Store, TCPStore
 from ablations.cell.training.place import Place, ProcessLost
 from ablations.cell.training.process_group import Plan, check_devices, one_of, outside_store, wait
 from ablations.config import Config, from_flat_dict
+from ablations.results.checkpoints import LAST
 from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.stopping import Preempted, StopRequest
 
@@ -70,7 +71,7 @@ def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> 
     from ablations.cell.loading.device import device_of, ready
     from ablations.cell.loading.kept import Kept
     from ablations.cell.loading.module import build_module
-    from ablations.cell.training.fit import LAST, train_beside_rank_0
+    from ablations.cell.training.fit import train_beside_rank_0
     from ablations.cell.work import Work
 
     check_devices(config, place)

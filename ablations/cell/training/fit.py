@@ -14,20 +14,20 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ablations.cell.loading.device import device_of
+from ablations.cell.training.checkpoints import in_background
 from ablations.cell.training.place import Place
 from ablations.cell.training.process_group import JoinedDDP, Plan, sees_its_own_device
 from ablations.cell.work import Work
 from ablations.config import Config
+from ablations.results.checkpoints import FINAL, LAST, best_name, drop_all_but_best, kept_name, would_be_kept
 from ablations.runtime.files import whole_file
 from ablations.runtime.stopping import Preempted
 from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
-FINAL, LAST, CURVES = "final.ckpt", "last.ckpt", "metrics.csv"
-
-
-# Held-out records whose losses are looked at in training: enough for a curve, few enough to cost nothing.
-_WATCHED_RECORDS = 16
+CURVES = "metrics.csv"
+# Steps between looks at the clock, which all processes take together.
+_CLOCK_STEPS = 10
 
 
 class _Watch(pl.Callback):
@@ -41,19 +41,19 @@ class _Watch(pl.Callback):
         self._config, self._folder, self._console = work.config, work.folder, work.console
         self._tracker, self._stop = work.tracker, work.stop
         self._total, self._made_from = total_steps, made_from
+        self._reported, self._saved = (0, 0.0), 0.0
+        self._gradient_norm: torch.Tensor | None = None
         self._rows: list[dict[str, float]] = []
         self._parts: list[dict[str, torch.Tensor]] = []
         self._seen = -1
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
-        checkpoint["made_from"] = self._made_from
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._stop.reclaim()
         self._first = self._seen = trainer.global_step
         curves = self._folder.training_path / CURVES
         self._rows = [row for row in read_curves(curves) if row["step"] <= self._first]
-        self._started = time.monotonic()
+        self._started = self._saved = time.monotonic()
+        self._reported = (self._first, self._started)
         self._progress = self._console.progress() if self._console.mode == "bar" else None
         if self._progress is not None:
             self._progress.start()
@@ -73,27 +73,75 @@ class _Watch(pl.Callback):
         if stopping:
             self._stop.requested = True
         validated = self._validate(trainer, module) if self._is_time_to_validate(step) and trainer.is_global_zero else {}
-        if validated or step % self._config.train.log_every == 0 or step == self._total:
+        if validated or self._is_time_to_report(step):
             skipped = {"train/skipped_steps": float(module.finite.skipped)} if self._config.train.precision == "16-mixed" else {}
-            self._report(_means(parts) | validated | skipped, step)
+            self._report(_means(parts) | self._pace(trainer, step) | validated | skipped, step)
+        self._keep(trainer, step, validated.get("val/loss"))
         if step == self._total:
-            self._save(trainer, FINAL)
-            if trainer.is_global_zero:
-                (self._folder.checkpoints / LAST).unlink(missing_ok=True)
-        elif step % self._config.train.checkpoint_every == 0 or stopping:
+            self._save(trainer, FINAL, weights_only=True)
+        elif step % self._config.train.checkpoint_every == 0 or stopping or self._is_time_to_save(trainer, step):
             self._save(trainer, LAST)
         if stopping:
             self._stop.check(f"training, step {step}")
 
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+        # Before clipping, and left on the device: it is read with the losses.
+        if self._is_time_to_report(trainer.global_step + 1):
+            gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
+            self._gradient_norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
+
+    def _is_time_to_report(self, step: int) -> bool:
+        return step % self._config.train.log_every == 0 or step == self._total
+
+    def _is_time_to_save(self, trainer: pl.Trainer, step: int) -> bool:
+        minutes = self._config.train.checkpoint_minutes
+        if minutes is None or step % _CLOCK_STEPS:
+            return False
+        due = time.monotonic() - self._saved >= 60 * minutes
+        return trainer.strategy.reduce_boolean_decision(due, all=False) if trainer.world_size > 1 else due
+
+    def _pace(self, trainer: pl.Trainer, step: int) -> dict[str, float]:
+        """Learning rate, norm of the gradient before clipping, records a second since the last report, and memory in use at most."""
+        (reported, at), now = self._reported, time.monotonic()
+        self._reported = (step, now)
+        train, found = self._config.train, {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
+        if self._gradient_norm is not None:
+            found["train/gradient_norm"] = float(self._gradient_norm)
+            self._gradient_norm = None
+        if step > reported:
+            found["train/records_per_second"] = (step - reported) * train.batch_size * train.accumulate / max(now - at, 1e-9)
+        if trainer.strategy.root_device.type == "cuda":
+            found["train/memory_gb"] = torch.cuda.max_memory_allocated(trainer.strategy.root_device) / 1e9
+        return found
+
     def _is_time_to_validate(self, step: int) -> bool:
+        return bool(self._watched) and self._is_validation_step(step)
+
+    def _is_validation_step(self, step: int) -> bool:
         every = self._config.train.validate_every
-        return bool(every and self._watched) and (step % every == 0 or step == self._total)
+        return bool(every) and (step % every == 0 or step == self._total)
 
     def _validate(self, trainer: pl.Trainer, module: PromptRefinerModule) -> dict[str, float]:
         """The terms on the watched records, by val/l_NAME, at the same noise every time. The training hears nothing of it."""
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             rows = [module.compute_terms(trainer.strategy.batch_to_device(batch), alone=True)[0] for batch in self._watched]
-        return {f"val/{name}": sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
+        rows = [row | {"loss": module.total_loss(row)} for row in rows]
+        names = list(rows[0])
+        means = torch.stack([torch.stack([row[name].float() for name in names]) for row in rows]).mean(dim=0).tolist()
+        return {f"val/{name}": value for name, value in zip(names, means, strict=True)}
+
+    def _keep(self, trainer: pl.Trainer, step: int, loss: float | None) -> None:
+        """Keep this step's parameters where it is one to be kept, whatever comes later; every process takes part."""
+        train, folder = self._config.train, self._folder.checkpoints
+        if train.keep_every and step % train.keep_every == 0:
+            self._save(trainer, kept_name(step), weights_only=True)
+        if not train.keep_best or not self._is_validation_step(step):
+            return
+        # Only the process that looked knows.
+        found = loss if loss is not None and would_be_kept(folder, loss, train.keep_best) else None
+        found = trainer.strategy.broadcast(found) if trainer.world_size > 1 else found
+        if found is not None:
+            self._save(trainer, best_name(step, found), weights_only=True)
 
     def _report(self, logged: dict[str, float], step: int) -> None:
         self._rows.append({"step": step, **logged})
@@ -108,14 +156,15 @@ class _Watch(pl.Callback):
                 f"training: step {step}/{self._total}  {terms}  ({pace * 1000:.0f} ms a step, {pace * (self._total - step):.0f} s left)"
             )
 
-    def _save(self, trainer: pl.Trainer, name: str) -> None:
-        path = self._folder.checkpoints / name
-        if not trainer.is_global_zero:
-            trainer.save_checkpoint(path)  # writes nothing here: Lightning wants every process to take part
-            return
-        self._write_curves()
-        with whole_file(path) as aside:
-            trainer.save_checkpoint(aside)
+    def _save(self, trainer: pl.Trainer, name: str, weights_only: bool = False) -> None:
+        """Every process takes part; the first one writes, in the background."""
+        if name == LAST:
+            self._saved = time.monotonic()
+        if trainer.is_global_zero:
+            self._write_curves()
+            if name.startswith("best"):
+                drop_all_but_best(self._folder.checkpoints, self._config.train.keep_best - 1)
+        trainer.save_checkpoint(self._folder.checkpoints / name, weights_only=weights_only)
 
     def _write_curves(self) -> None:
         if self._rows:
@@ -184,6 +233,7 @@ def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root:
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
+        plugins=[in_background()],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -204,7 +254,9 @@ def fit(
     steps = total_steps(work.config, data.batches_per_epoch)
     if resume is None and module.afe is not None and module.afe.starts_from_pictures:
         module.start_afe(data.fitting_batches())
-    watched = data.watched_batches(_WATCHED_RECORDS) if work.config.train.validate_every and not (place and place.rank) else []
+    looks = work.config.train.validate_every and not (place and place.rank)
+    watched = data.watched_batches(work.config.train.validate_records) if looks else []
+    module.made_from = made_from
     trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from, watched)], work.folder.training_path, place)
     # DDP waits for a gradient of every parameter in its buckets.
     without_gradient = module.parameters_without_gradient() if place else []
@@ -218,19 +270,9 @@ def fit(
             except SIGTERMException as signalled:
                 # The signal came before the first step, while Lightning's handler was still in place.
                 raise Preempted("training, before its first step") from signalled
+        if not (place and place.rank):  # the end is written by now
+            (work.folder.checkpoints / LAST).unlink(missing_ok=True)
     finally:
         for parameter in without_gradient:
             parameter.requires_grad_(True)
     return steps
-
-
-def load_trained(module: PromptRefinerModule, checkpoint: Path) -> int:
-    """Load the trained parameters of a checkpoint, all of them and no others; returns its number of steps."""
-    content = read_checkpoint(checkpoint)
-    module.on_load_checkpoint(content)
-    module.load_state_dict(content["state_dict"])
-    return int(content["global_step"])
-
-
-def read_checkpoint(checkpoint: Path) -> dict:
-    return torch.load(checkpoint, weights_only=True, map_location="cpu")

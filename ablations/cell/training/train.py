@@ -1,18 +1,20 @@
 """The second stage: one training, Lightning's Trainer around the prompt refiner, resumable after any step.
 
-A training is shared by every arm with the same train keys. `last.ckpt` is the newest checkpoint, `final.ckpt` the end;
-both hold trained parameters and optimiser state alone. What a step does depends on its number and the seed, not on
-Lightning's loop counters: the data module starts at the batch that the step count says. Several processes share each batch out
-(`ablations.cell.training.gathering`) and do together what one does alone, so a training may go on with another number of them.
+A training is shared by every arm with the same train keys; `results.checkpoints` says what its files are. What a step does depends on its
+number and the seed, not on Lightning's loop counters: the data module starts at the batch that the step count says. Several processes share
+each batch out (`ablations.cell.training.gathering`) and do together what one does alone, so a training may go on with another number of
+them.
 """
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from ablations.cell.loading.load import Loaded
 from ablations.cell.training import rehearsal
-from ablations.cell.training.fit import CURVES, FINAL, LAST, fit, load_trained, read_checkpoint
+from ablations.cell.training.checkpoints import read_checkpoint
+from ablations.cell.training.fit import CURVES, fit
 from ablations.cell.training.gathering import gathered
 from ablations.cell.training.place import find_place
 from ablations.cell.training.process_group import Plan, check_devices, uses_ddp
@@ -20,6 +22,7 @@ from ablations.cell.training.trained import Trained
 from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
 from ablations.figures.loss_curves import loss_curves
+from ablations.results.checkpoints import FINAL, LAST, asked_for
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import whole_file, write_atomically
 from datamodules.cfp import CFPDataModule
@@ -61,7 +64,7 @@ def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule
             path.unlink()
     if final.exists():
         say(f"training: {folder.train_id}/seed-{folder.seed} is finished already, its weights are used")
-        return Trained(load_trained(module, final), 0.0, reused=True)
+        return Trained(load_trained(module, asked_for(folder.checkpoints, config.eval.checkpoint)), 0.0, reused=True)
     place = find_place(config)
     if place.rank:
         raise UserError(f"this is {place} of a training that srun started: only python -m ablations.run can be started that way")
@@ -75,4 +78,15 @@ def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule
             steps = fit(work, module, data, made_from, resume, place)
     else:
         steps = fit(work, module, data, made_from, resume, None)
+    if config.eval.checkpoint != "last":
+        steps = load_trained(module, asked_for(folder.checkpoints, config.eval.checkpoint))
+        say(f"training: evaluating step {steps} (eval.checkpoint={config.eval.checkpoint})")
     return Trained(steps, time.monotonic() - started, reused=False)
+
+
+def load_trained(module: PromptRefinerModule, checkpoint: Path) -> int:
+    """Load the trained parameters of a checkpoint, all of them and no others; returns its number of steps."""
+    content = read_checkpoint(checkpoint)
+    module.on_load_checkpoint(content)
+    module.load_state_dict(content["state_dict"])
+    return int(content["global_step"])
