@@ -190,7 +190,8 @@ class TrainingOrder:
 class TrainingBatches(Dataset):
     """Training batches by number: `batches[k]` is this rank's share of global batch k, for any k from 0.
 
-    Of several ranks, each also gets `target_token_share`: its target tokens over the mean of the ranks.
+    Of several ranks that share a batch, each also gets `target_token_share`: its target tokens over the mean of the ranks. `chance` adds entries by the
+    batch's `draw_seeds`.
     """
 
     def __init__(
@@ -201,7 +202,9 @@ class TrainingBatches(Dataset):
         bank: BankPlan,
         rank: int = 0,
         world_size: int = 1,
+        chance: Callable[[Tensor], dict[str, Tensor]] | None = None,
     ):
+        self._chance = chance
         self._assembler = assembler
         self._positions = train_positions
         self._seed, self._batch_size, self._random_flip = order.seed, order.batch_size, order.random_flip
@@ -230,7 +233,7 @@ class TrainingBatches(Dataset):
             rng = keyed.keyed_rng(self._seed, number, tag=keyed.BANK)
             bank = self._bank.draw(rng, self._positions, whole, self._assembler.table.subjects_R)
             batch.update(self._assembler.bank(bank, self._draws))
-        return batch
+        return batch | self._chance(batch["draw_seeds"]) if self._chance else batch
 
 
 class ValidationBatches(Dataset):
@@ -265,19 +268,19 @@ class ValidationBatches(Dataset):
 
 
 class KeyedBatchSampler(Sampler[int]):
-    """The numbers of the global batches from `first_batch()` on, without end; so it has no length.
+    """The numbers of every `every`-th global batch from `first_batch()` on, without end; so it has no length.
 
     `first_batch` is asked when iteration starts: by then a trainer has restored its step count from a checkpoint.
     """
 
-    def __init__(self, first_batch: Callable[[], int]):
-        self._first_batch = first_batch
+    def __init__(self, first_batch: Callable[[], int], every: int = 1):
+        self._first_batch, self._every = first_batch, every
 
     def __iter__(self) -> Iterator[int]:
         number = self._first_batch()
         while True:
             yield number
-            number += 1
+            number += self._every
 
 
 class ImagesInOrder(Dataset):

@@ -45,6 +45,7 @@ from datamodules.readers.source import read_source
 from datamodules.readers.tiny_world import TINY_WORLD_LIMITS, read_tiny_world
 from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_index, prefix_share
 from datamodules.settings import TINY_WORLD, DataSettings, Tokenizers
+from datamodules.sharing import Sharing
 from datamodules.splits import TableSplit, own_split, split_as_told, split_table
 from datamodules.stored_images import NO_IMAGE, PictureFile
 from datamodules.tiny_world.worlds import world
@@ -68,7 +69,8 @@ class CFPDataModule(LightningDataModule):
     """Coarse-fine prompt data for training and evaluation.
 
     `encoders` are the frozen networks whose features the run needs: none of them, and no picture, is touched if there are none. `seed`
-    decides about the order of records and every other chance; `say` hears of what is found. Raises ValueError or FileNotFoundError, one
+    decides about the order of records and every other chance; `say` hears of what is found; `chance` draws further entries of a training
+    batch of its `draw_seeds`, where the batch is loaded. Raises ValueError or FileNotFoundError, one
     line each, for what a user can set right.
     """
 
@@ -79,6 +81,7 @@ class CFPDataModule(LightningDataModule):
         tokenizers: Tokenizers,
         encoders: Sequence[FeatureEncoder] = (),
         say: Callable[[str], None] = print,
+        chance: Callable[[Tensor], dict[str, Tensor]] | None = None,
     ):
         super().__init__()
         if seed < 0:
@@ -89,8 +92,8 @@ class CFPDataModule(LightningDataModule):
         self.images = Path(settings.images) if settings.images is not None else None
         self.test_source = Path(settings.test_source) if settings.test_source is not None else None
         self.cache_dir = Path(settings.cache_dir) if settings.cache_dir is not None else None
-        self.rank, self.world_size = 0, 1
-        self._tokenizers, self._say = tokenizers, say
+        self.rank, self.sharing = 0, Sharing()
+        self._tokenizers, self._say, self._chance = tokenizers, say, chance
         self._clean = clean_caption if settings.clean_captions else None
         self._start_batch: int | None = None
         self._loaded: _Loaded | None = None
@@ -289,10 +292,12 @@ class CFPDataModule(LightningDataModule):
 
     @property
     def start_batch(self) -> int:
-        """The global batch that training starts with: set by hand, or the trainer's steps times its accumulation."""
+        """The global batch that training starts with: set by hand, or the trainer's steps times the micro-batches of one."""
         if self._start_batch is not None:
             return self._start_batch
-        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer is not None else 0
+        if self.trainer is None:
+            return 0
+        return self.trainer.global_step * self.trainer.accumulate_grad_batches * self.sharing.at_once
 
     @start_batch.setter
     def start_batch(self, number: int | None) -> None:
@@ -301,13 +306,18 @@ class CFPDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches without end from `start_batch` on; the loader has no length."""
         assert self.batches_per_epoch
-        rank, world_size = self._rank_and_world_size()
-        if self.settings.batch_size % world_size:
-            raise ValueError(f"train.batch_size={self.settings.batch_size} cannot be shared by {world_size} devices: take a multiple")
+        self._check_trainer()
+        shared = self.sharing
+        if self.settings.batch_size % shared.processes_per_batch:
+            raise ValueError(
+                f"train.batch_size={self.settings.batch_size} cannot be shared by {shared.processes_per_batch} devices: take a multiple"
+            )
         assembler, train = self._assemble(), self._load().train
         order = TrainingOrder(self.seed, self.settings.batch_size, self.settings.random_flip)
-        batches = TrainingBatches(assembler, train, order, self._bank, rank, world_size)
-        return self._loader(batches, KeyedBatchSampler(lambda: self.start_batch), self.settings.num_workers)
+        which, part = shared.place_of(self.rank)
+        batches = TrainingBatches(assembler, train, order, self._bank, part, shared.processes_per_batch, self._chance)
+        sampler = KeyedBatchSampler(lambda: self.start_batch + which, shared.at_once)
+        return self._loader(batches, sampler, self.settings.num_workers)
 
     def val_dataloader(self) -> DataLoader | list:
         """The validation records once, the same batches in every epoch and for every seed; empty without such records."""
@@ -315,7 +325,8 @@ class CFPDataModule(LightningDataModule):
         validation = self._load().validation
         if not len(validation):
             return []
-        rank, world_size = self._rank_and_world_size()
+        self._check_trainer()
+        rank, world_size = self.rank, self.sharing.world_size
         if len(validation) // -(-len(validation) // self.settings.batch_size) < world_size:
             raise ValueError(f"data.num_validation={len(validation)} gives batches too small for {world_size} devices")
         batches = ValidationBatches(
@@ -364,12 +375,17 @@ class CFPDataModule(LightningDataModule):
         batches = ValidationBatches(self._assemble(), positions, max(2, self.settings.batch_size), self._bank, self._load().train)
         return [batches[number] for number in range(len(batches))]
 
-    def _rank_and_world_size(self) -> tuple[int, int]:
+    def _check_trainer(self) -> None:
+        """Raises ValueError where a trainer's processes are not those of `rank` and `sharing`."""
         if self.trainer is None:
-            return self.rank, self.world_size
+            return
         if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError("batches are shared out by the data module itself: use Trainer(use_distributed_sampler=False)")
-        return self.trainer.global_rank, self.trainer.world_size
+        if (self.trainer.global_rank, self.trainer.world_size) != (self.rank, self.sharing.world_size):
+            raise ValueError(
+                f"the trainer has {self.trainer.world_size} processes and the data is shared by {self.sharing.world_size}: "
+                "set `rank` and `sharing` before the fit"
+            )
 
     def _loader(self, batches, sampler, num_workers: int) -> DataLoader:
         # A generator of its own: without one, every iterator would take a number from the global random state.

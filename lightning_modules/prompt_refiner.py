@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.domain_adapter import DomainAdapter
@@ -18,6 +19,7 @@ from lightning_modules.finite_terms import FiniteTerms
 from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
 from lightning_modules.readings import reading_named
 from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings, Refinement, RefineSettings, TokenSampling
+from lightning_modules.step_chance import StepChance
 from lightning_modules.terms import Term
 from lightning_modules.text_decoder import WrittenText
 from lightning_modules.text_encoder import text_mask
@@ -63,11 +65,20 @@ class PromptRefinerModule(pl.LightningModule):
         self.finite = FiniteTerms()
         # A label of checkpoints: digests of the data and the frozen weights that these parameters were trained with.
         self.made_from: dict[str, str] = {}
+        # The processes that share each batch's records out; None: this one has whole batches.
+        self.batch_group: ProcessGroup | None = None
 
     @property
     def feature_encoders(self) -> list:
         """The encoders of the frozen picture features that this arm's losses read; the data module caches them."""
         return list(self.encoders.values())
+
+    @property
+    def step_chance(self) -> StepChance | None:
+        """Draws what a step needs of chance beforehand, in whatever loads the data; None for an arm without L_mse."""
+        latents = self.encoders.get("latents")
+        shape = latents.shapes()["latent_mean"] if latents else None
+        return StepChance(self.seed, shape, self.backbones.text_to_image.num_timesteps) if shape else None
 
     def on_fit_start(self) -> None:
         self.backbones.to(self.device)
@@ -110,15 +121,10 @@ class PromptRefinerModule(pl.LightningModule):
         """Whether this is a training in float16, whose gradient scaler skips an update that is not finite."""
         return self._trainer is not None and getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether several processes share each batch out."""
-        return self._trainer is not None and self.trainer.world_size > 1
-
     def _over_processes(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scalars of this process's share of a batch -> those of the whole batch, detached, the same in every process."""
+        """Scalars of what this process computes of a step -> those of all processes, detached, the same in each."""
         values = {name: value.detach() for name, value in values.items()}
-        if not self.is_shared:
+        if self._trainer is None or self.trainer.world_size == 1:
             return values
         means = self.trainer.strategy.reduce(torch.stack([value.float() for value in values.values()]), reduce_op="mean")
         return dict(zip(values, means.unbind(), strict=True))

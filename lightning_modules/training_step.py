@@ -10,24 +10,25 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.nn import functional as F
 
+from lightning_modules import step_chance
 from lightning_modules.adaptive_features import AdaptiveFeatures, Pictures, Reading
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
 from lightning_modules.frozen_precision import outside_autocast
+from lightning_modules.process_groups import gathered
 from lightning_modules.text_encoder import FineGrainedTextEncoder, TextFeatures
-
-_NOISE_TAG, _TIMESTEP_TAG, _POSTERIOR_TAG = 0x401, 0x402, 0x403
 
 
 class Trained(Protocol):
     """What a step wants of the module that is trained: `prompt_refiner.PromptRefinerModule` is one.
 
-    `encoders` are those of the frozen picture features, by name; `is_shared` says whether several processes share each batch out.
+    `encoders` are those of the frozen picture features, by name; `batch_group` are the processes that share each batch's records out, None
+    for this one alone.
     """
 
     backbones: Backbones
@@ -41,11 +42,9 @@ class Trained(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def is_shared(self) -> bool: ...
+    def batch_group(self) -> ProcessGroup | None: ...
 
     def decoder_mask(self, tokens_BS: Tensor) -> Tensor | None: ...
-
-    def all_gather(self, data: Tensor, group: object = None, sync_grads: bool = False) -> Tensor: ...
 
 
 class Step:
@@ -71,12 +70,9 @@ class Step:
         """The frozen UNet's prediction for the noised fine picture, told E_T(T_C), and what it should be; both (B, C, H, W)."""
         model = self.backbones.text_to_image
         mean_BCHW, logvar_BCHW = self._picture_features("latents", ("latent_mean_BCHW", "latent_logvar_BCHW"))
-        shape = tuple(mean_BCHW.shape[1:])
-        latents_BCHW = model.sample_latents(mean_BCHW, logvar_BCHW, self.normal(shape, _POSTERIOR_TAG))
-        noise_BCHW = self.normal(shape, _NOISE_TAG)
-        timesteps = [np.random.default_rng([*key, _TIMESTEP_TAG]).integers(model.num_timesteps) for key in self._keys]
-        timesteps_B = torch.tensor(np.array(timesteps), device=self.module.device)
-        return model.predict(latents_BCHW, noise_BCHW, timesteps_B, self.features.states_BSD)
+        drawn = self._chance(tuple(mean_BCHW.shape[1:]))
+        latents_BCHW = model.sample_latents(mean_BCHW, logvar_BCHW, drawn["posterior_draw_BCHW"])
+        return model.predict(latents_BCHW, drawn["noise_BCHW"], drawn["timesteps_B"], self.features.states_BSD)
 
     def written_tokens(self) -> tuple[Tensor, Tensor]:
         """The frozen T5's logits (B, T, V) for the fine prompt, given A(E_T(T_C)), and its tokens (B, T) with padding as -100."""
@@ -124,14 +120,19 @@ class Step:
 
     def normal(self, shape: tuple[int, ...], tag: int) -> Tensor:
         """Standard normal draws (B, *shape); each row is a function of seed, epoch, record id and `tag`."""
-        rows = [np.random.default_rng([*key, tag]).standard_normal(shape, dtype=np.float32) for key in self._keys]
-        return torch.from_numpy(np.stack(rows)).to(self.module.device)
+        return step_chance.normal(self._keys, shape, tag).to(self.module.device)
+
+    def _chance(self, latent_shape: tuple[int, int, int]) -> Mapping[str, Tensor]:
+        """What the batch brings of it, or the same drawn here; a step with a seed of its own draws its own."""
+        if "noise_BCHW" in self.batch and self._seed == self.module.seed:
+            return self.batch
+        draw = step_chance.StepChance(self._seed, latent_shape, self.backbones.text_to_image.num_timesteps)
+        return {name: value.to(self.module.device) for name, value in draw(self.batch["draw_seeds"]).items()}
 
     def gathered(self, tensor: Tensor) -> Tensor:
         """A tensor (B, ...) of this process as that of the whole batch, where several processes share it; gradients flow back."""
-        if self._alone or not self.module.is_shared:
-            return tensor
-        return self.module.all_gather(tensor, sync_grads=tensor.is_floating_point()).flatten(0, 1)
+        group = self.module.batch_group
+        return tensor if self._alone or group is None else gathered(tensor, group)
 
     @property
     def _keys(self) -> list[tuple[int, ...]]:

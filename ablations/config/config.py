@@ -5,6 +5,7 @@ digests are generated from that. Layers, later ones win: defaults < profile < YA
 no heavy library, so that a mistake is reported at once.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -145,10 +146,13 @@ def _check_combinations(config: Config) -> None:
     if config.profile != "tiny" and config.eval.judge == "tiny":
         raise UserError("eval.judge=tiny knows the tiny world's pictures of 64 px alone: leave it at null, or set it to conditioning")
     processes = config.trainer.devices * config.trainer.num_nodes
-    if config.train.batch_size % processes:
+    # Whole micro-batches are shared out first: see datamodules.sharing.
+    sharing = processes // math.gcd(processes, config.train.accumulate)
+    if config.train.batch_size % sharing:
         raise UserError(
-            f"train.batch_size={config.train.batch_size} cannot be shared out evenly among {processes} processes "
-            f"(trainer.devices={config.trainer.devices}, trainer.num_nodes={config.trainer.num_nodes}): take a multiple of {processes}"
+            f"train.batch_size={config.train.batch_size} cannot be shared out evenly among {sharing} processes "
+            f"(trainer.devices={config.trainer.devices}, trainer.num_nodes={config.trainer.num_nodes}, "
+            f"train.accumulate={config.train.accumulate}): take a multiple of {sharing}"
         )
     if config.data.source == "tiny":
         needed = config.train.batch_size + (config.loss.clip_bank if config.use_clip else 0)

@@ -168,7 +168,7 @@ class DataConfig:
     max_bad_fraction: float = option(0.05, "train", "share of bad records above which the run stops", least=0, most=1)
     cache: bool = option(True, "run", "keep frozen features on disk (same numbers, much faster)")
     cache_dir: str | None = option(None, "run", "where; null = OUTPUT_DIR/cache", path=True, needs="data.cache=true")
-    num_workers: int = option(0, "run", "processes that load data", least=0)
+    num_workers: int | None = option(None, "run", "processes that load data; null = 4 for a GPU, else none", least=0)
     encode_batch_size: int = option(8, "run", "images that the frozen networks encode at a time for the cache", tiny=64, least=1)
 
 

@@ -29,6 +29,7 @@ from ablations.results.checkpoints import FINAL, LAST
 from ablations.results.run_folder import RunFolder
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
+from datamodules.sharing import Sharing
 
 SETTINGS = {
     **{"backbones.init": "random", "data.num_train": 48, "data.num_validation": 8, "train.batch_size": 8, "loss.clip_bank": 6},
@@ -214,7 +215,7 @@ def test_token_shares_make_the_mean_of_the_processes_the_mean_over_all_tokens(sm
 
     def batch(rank: int, world_size: int) -> dict:
         data = build_data(config, module, lambda line: None)
-        data.rank, data.world_size, data.start_batch = rank, world_size, 0
+        data.rank, data.sharing, data.start_batch = rank, Sharing(world_size), 0
         return next(iter(data.train_dataloader()))
 
     with torch.no_grad():

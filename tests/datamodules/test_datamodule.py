@@ -19,6 +19,7 @@ from datamodules.cfp import CFPDataModule
 from datamodules.images import load_pixels, to_unit_range
 from datamodules.records import text_group
 from datamodules.settings import DataSettings
+from datamodules.sharing import Sharing
 
 SIZE = 32
 
@@ -193,12 +194,12 @@ def test_ranks_share_out_the_global_batch_and_draw_one_bank(tmp_path):
     shares = []
     for rank in (0, 1):
         data = make(tmp_path, "image_vectors", clip_bank=6)
-        data.rank, data.world_size = rank, 2
+        data.rank, data.sharing = rank, Sharing(2)
         shares.append(take(data, 1, 7)[0])
     assert torch.equal(torch.cat([share["ids_B"] for share in shares]), whole["ids_B"])
     assert torch.equal(torch.cat([share["image_vectors_BKE"] for share in shares]), whole["image_vectors_BKE"])
     assert all(torch.equal(share["bank_vectors_NKE"], whole["bank_vectors_NKE"]) for share in shares)
-    data.world_size = 3
+    data.sharing = Sharing(3)
     with pytest.raises(ValueError, match=r"train\.batch_size=4 cannot be shared by 3 devices"):
         data.train_dataloader()
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers.refiner_modules import ALL_ON, WITHOUT, make_module, with_terms
-from lightning_modules import training_step
+from lightning_modules import step_chance
 from lightning_modules.prompt_refiner import PromptRefinerModule
 from lightning_modules.settings import AdapterSettings, OptimizerSettings, RefineSettings
 from lightning_modules.training_step import Step
@@ -69,7 +69,7 @@ def test_the_draw_of_a_record_does_not_depend_on_the_batch_around_it(small_backb
 
 def test_noise_and_the_posterior_draw_are_independent_standard_normals(small_backbones):
     step = Step(make_module(small_backbones), {"draw_seeds": torch.tensor([[0, id_] for id_ in range(64)])})
-    noise, posterior = (step.normal((16, 8, 8), tag) for tag in (training_step._NOISE_TAG, training_step._POSTERIOR_TAG))
+    noise, posterior = (step.normal((16, 8, 8), tag) for tag in (step_chance.NOISE, step_chance.POSTERIOR))
     for draw in (noise, posterior):
         assert draw.mean().item() == pytest.approx(0, abs=0.02)
         assert draw.std().item() == pytest.approx(1, abs=0.02)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,9 +179,9 @@ def test_negatives_gathered_from_two_devices_give_the_loss_of_the_whole_batch(sm
     module = make_module(small_backbones, losses)
     with torch.no_grad():
         text_BE = module.text_encoder(other["text_tokens_BS"]).pooled_BE
-    gathered = [other["image_pooled_BE"], other["image_vectors_BKE"], text_BE, other["coarse_groups_B"]]
-    monkeypatch.setattr(module, "_trainer", SimpleNamespace(world_size=2))
-    monkeypatch.setattr(module, "all_gather", lambda value, sync_grads=False: torch.stack([value, gathered.pop(0)]))
+    others = [other["image_pooled_BE"], other["image_vectors_BKE"], text_BE, other["coarse_groups_B"]]
+    module.batch_group = "both"
+    monkeypatch.setattr(training_step, "gathered", lambda value, group: torch.cat([value, others.pop(0)]))
     assert module.compute_terms(make_batch(ids=(0, 1)))[0]["l_clip"].item() == pytest.approx(expected.item(), abs=1e-6)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ablations.cell.loading.device import device_of
 from ablations.config import Config
 from ablations.results.run_folder import RunFolder, cache_folder
 from datamodules.cfp import CFPDataModule
 from datamodules.settings import DataSettings
 from lightning_modules.prompt_refiner import PromptRefinerModule
+
+# Processes that load data for a GPU: enough to read a batch from a network file system while the one before is trained on.
+_GPU_WORKERS = 4
 
 
 def data_settings(config: Config, folder: RunFolder | None = None) -> DataSettings:
@@ -34,9 +38,15 @@ def data_settings(config: Config, folder: RunFolder | None = None) -> DataSettin
         cache=d.cache,
         cache_dir=cache_folder(config),
         encode_batch_size=d.encode_batch_size,
-        num_workers=d.num_workers,
+        num_workers=_num_workers(config),
         manifest_path=folder.path / "manifest.json" if folder is not None else None,
     )
+
+
+def _num_workers(config: Config) -> int:
+    """On a GPU data is loaded beside it; a CPU that trains has no time for that."""
+    asked = config.data.num_workers
+    return asked if asked is not None else _GPU_WORKERS if device_of(config).type == "cuda" else 0
 
 
 def build_data(config: Config, module: PromptRefinerModule, say: Callable[[str], None], folder: RunFolder | None = None) -> CFPDataModule:
@@ -44,4 +54,5 @@ def build_data(config: Config, module: PromptRefinerModule, say: Callable[[str],
 
     The manifest of what was left out goes to `folder`; without one none is written.
     """
-    return CFPDataModule(data_settings(config, folder), config.seed, module.backbones, module.feature_encoders, say)
+    settings = data_settings(config, folder)
+    return CFPDataModule(settings, config.seed, module.backbones, module.feature_encoders, say, module.step_chance)

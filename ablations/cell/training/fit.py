@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from ablations.cell.loading.device import device_of
 from ablations.cell.training.checkpoints import in_background
 from ablations.cell.training.place import Place
-from ablations.cell.training.process_group import JoinedDDP, Plan, sees_its_own_device
+from ablations.cell.training.process_group import JoinedDDP, Plan, batch_group, sees_its_own_device, sharing_of
 from ablations.cell.work import Work
 from ablations.config import Config
 from ablations.results.checkpoints import FINAL, LAST, best_name, drop_all_but_best, kept_name, would_be_kept
@@ -75,7 +75,7 @@ class _Watch(pl.Callback):
         validated = self._validate(trainer, module) if self._is_time_to_validate(step) and trainer.is_global_zero else {}
         if validated or self._is_time_to_report(step):
             skipped = {"train/skipped_steps": float(module.finite.skipped)} if self._config.train.precision == "16-mixed" else {}
-            self._report(_means(parts) | self._pace(trainer, step) | validated | skipped, step)
+            self._report(_means(parts) | self._rate(trainer) | validated | skipped, self._speed(trainer, step), step)
         self._keep(trainer, step, validated.get("val/loss"))
         if step == self._total:
             self._save(trainer, FINAL, weights_only=True)
@@ -100,16 +100,20 @@ class _Watch(pl.Callback):
         due = time.monotonic() - self._saved >= 60 * minutes
         return trainer.strategy.reduce_boolean_decision(due, all=False) if trainer.world_size > 1 else due
 
-    def _pace(self, trainer: pl.Trainer, step: int) -> dict[str, float]:
-        """Learning rate, norm of the gradient before clipping, records a second since the last report, and memory in use at most."""
-        (reported, at), now = self._reported, time.monotonic()
-        self._reported = (step, now)
-        train, found = self._config.train, {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
+    def _rate(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Learning rate, and norm of the gradient before clipping."""
+        found = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
         if self._gradient_norm is not None:
             found["train/gradient_norm"] = float(self._gradient_norm)
             self._gradient_norm = None
-        if step > reported:
-            found["train/records_per_second"] = (step - reported) * train.batch_size * train.accumulate / max(now - at, 1e-9)
+        return found
+
+    def _speed(self, trainer: pl.Trainer, step: int) -> dict[str, float]:
+        """Records a second since the last report, and the most memory of a GPU so far: for W&B alone, as no two runs have the same."""
+        (reported, at), now = self._reported, time.monotonic()
+        self._reported = (step, now)
+        train = self._config.train
+        found = {"train/records_per_second": (step - reported) * train.batch_size * train.accumulate / max(now - at, 1e-9)}
         if trainer.strategy.root_device.type == "cuda":
             found["train/memory_gb"] = torch.cuda.max_memory_allocated(trainer.strategy.root_device) / 1e9
         return found
@@ -143,9 +147,9 @@ class _Watch(pl.Callback):
         if found is not None:
             self._save(trainer, best_name(step, found), weights_only=True)
 
-    def _report(self, logged: dict[str, float], step: int) -> None:
+    def _report(self, logged: dict[str, float], speed: dict[str, float], step: int) -> None:
         self._rows.append({"step": step, **logged})
-        self._tracker.log(logged, step=step)
+        self._tracker.log(logged | speed, step=step)
         values = {name.removeprefix("train/"): value for name, value in logged.items()}
         pace = (time.monotonic() - self._started) / (step - self._first)
         terms = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name == "loss" or name.startswith("l_"))
@@ -220,6 +224,7 @@ def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root:
     # Lightning's hints about workers, loggers and unused features are meant for its own users.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     several = place is not None and not sees_its_own_device(config, place)
+    shared = sharing_of(config, place)
     return pl.Trainer(
         accelerator=device_of(config).type,
         devices=config.trainer.devices if several else 1,
@@ -228,7 +233,7 @@ def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root:
         precision=config.train.precision,
         max_steps=steps,
         max_epochs=-1,
-        accumulate_grad_batches=config.train.accumulate,
+        accumulate_grad_batches=shared.accumulate_each,
         gradient_clip_val=config.train.grad_clip or None,
         callbacks=callbacks,
         logger=False,
@@ -257,6 +262,8 @@ def fit(
     looks = work.config.train.validate_every and not (place and place.rank)
     watched = data.watched_batches(work.config.train.validate_records) if looks else []
     module.made_from = made_from
+    data.rank, data.sharing = place.rank if place else 0, sharing_of(work.config, place)
+    module.batch_group = batch_group(data.sharing, data.rank)
     trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from, watched)], work.folder.training_path, place)
     # DDP waits for a gradient of every parameter in its buckets.
     without_gradient = module.parameters_without_gradient() if place else []
@@ -270,9 +277,11 @@ def fit(
             except SIGTERMException as signalled:
                 # The signal came before the first step, while Lightning's handler was still in place.
                 raise Preempted("training, before its first step") from signalled
-        if not (place and place.rank):  # the end is written by now
+        if not (place and place.rank):  # all is written by now
             (work.folder.checkpoints / LAST).unlink(missing_ok=True)
+            drop_all_but_best(work.folder.checkpoints, work.config.train.keep_best)
     finally:
+        module.batch_group = None
         for parameter in without_gradient:
             parameter.requires_grad_(True)
     return steps

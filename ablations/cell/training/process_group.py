@@ -22,11 +22,12 @@ import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
-from torch.distributed import DistNetworkError, PrefixStore, Store, TCPStore
+from torch.distributed import DistNetworkError, PrefixStore, ProcessGroup, Store, TCPStore
 
 from ablations.cell.training.place import Place
 from ablations.config import Config
 from ablations.runtime.errors import UserError
+from datamodules.sharing import Sharing
 
 POLL_SECONDS = 0.05
 _SAY_WAITING_EVERY_S = 60.0
@@ -97,6 +98,21 @@ class JoinedDDP(DDPStrategy):
 def uses_ddp(config: Config) -> bool:
     """Whether the config's training is Lightning's DDP."""
     return config.trainer.devices * config.trainer.num_nodes > 1 or config.trainer.strategy == "ddp"
+
+
+def sharing_of(config: Config, place: Place | None) -> Sharing:
+    """How the processes of a training share its steps out; None: there is one process."""
+    return Sharing(place.world_size if place else 1, config.train.accumulate)
+
+
+def batch_group(sharing: Sharing, rank: int) -> ProcessGroup | None:
+    """The processes that share this rank's batches out, None where it has whole ones. All processes ask together."""
+    if sharing.processes_per_batch == 1:
+        return None
+    if sharing.at_once == 1:
+        return distributed.group.WORLD
+    groups = [distributed.new_group(ranks) for ranks in sharing.groups()]
+    return groups[sharing.place_of(rank)[0]]
 
 
 def sees_its_own_device(config: Config, place: Place) -> bool:
