@@ -190,8 +190,8 @@ class TrainingOrder:
 class TrainingBatches(Dataset):
     """Training batches by number: `batches[k]` is this rank's share of global batch k, for any k from 0.
 
-    Of several ranks that share a batch, each also gets `target_token_share`: its target tokens over the mean of the ranks. `chance` adds entries by the
-    batch's `draw_seeds`.
+    Of several ranks that share a batch, each also gets `target_token_share`: its target tokens over the mean of the ranks. `chance` adds
+    entries by the batch's `draw_seeds`.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from helpers.refiner_modules import ALL_ON, WITHOUT, frozen_networks, make_module, with_terms
+from lightning_modules import training_step
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 WEIGHTS = {"l_mse": 1.0, "l_text": 0.1, "l_clip": 0.1, "l_feature": 1.0}
