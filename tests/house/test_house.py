@@ -23,7 +23,7 @@ ROOMS = (
     ("results",),
     ("cell",),
     ("refiner",),
-    ("baselines", "sweeping", "planning", "reporting", "analysing", "comparing", "web", "building_cfp", "pretraining"),
+    ("baselines", "sweeping", "planning", "reporting", "analysing", "comparing", "benchmarking", "web", "building_cfp", "pretraining"),
     ("commands",),
 )
 RANKS = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
