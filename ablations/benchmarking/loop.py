@@ -22,9 +22,8 @@ from lightning_modules.prompt_refiner import PromptRefinerModule
 def compare_loops(backbones: Backbones, steps: int, repeats: int, check: Callable[[], None] = lambda: None) -> dict[str, Timed]:
     """Seconds of `steps` steps of the tiny world's default arm, by Lightning's trainer and by a loop, in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        config = parse(
-            [f"output_dir={folder}", f"train.max_steps={steps}", "data.num_train=64", "eval.num_prompts=0", "train.validate_every=0"]
-        )
+        few = ("data.num_train=64", "eval.num_prompts=0", "train.validate_every=0")
+        config = parse([f"output_dir={folder}", f"train.max_steps={steps}", *few])
         seconds: dict[str, list[float]] = {"lightning": [], "loop": []}
         for turn in range(repeats + 1):
             for name, run in (("lightning", _by_lightning), ("loop", _by_loop)):
@@ -71,10 +70,7 @@ def _by_loop(config: Config, backbones: Backbones, steps: int) -> float:
     for step in range(steps):
         if step == 1:
             started = now(device)
-        batch = {
-            name: value.to(device) if isinstance(value, torch.Tensor) and name != "draw_seeds" else value
-            for name, value in next(batches).items()
-        }
+        batch = module.transfer_batch_to_device(next(batches), device, 0)
         terms, _ = module.compute_terms(batch)
         loss = module.total_loss(terms)
         optimizer.zero_grad(set_to_none=True)

@@ -19,12 +19,8 @@ from ablations.runtime.errors import UserError, one_line
 # Two trainings, one of them shared by three lengths: about the proportion of sweeps/ablation_tables.yaml.
 _ARMS = ("full", "without_mse", "length_4", "length_8")
 _SMALL = (
-    "train.max_steps=40",
-    "data.num_train=200",
-    "eval.num_prompts=4",
-    "eval.text_prompts=16",
-    "train.check_records=32",
-    "wandb.mode=disabled",
+    *("train.max_steps=40", "data.num_train=200", "train.check_records=32"),
+    *("eval.num_prompts=4", "eval.text_prompts=16", "wandb.mode=disabled"),
 )
 _SWEEP = """\
 program: ablations/run.py

@@ -17,8 +17,8 @@ def markdown(found: Found) -> str:
         f"{machine.get('gpu', machine['processor'])}, {machine['cores']} cores, {machine['threads']} threads; "
         + ", ".join(f"{name} {versions[name]}" for name in ("torch", "pytorch-lightning", "diffusers", "transformers") if name in versions),
         "",
-        f"A matrix product of {found.reach.dtype} reaches {found.reach.flops / 1e12:.3g} TFLOP/s here, a copy {found.reach.bytes / 1e9:.3g} GB/s. "
-        f"All of it took {found.seconds:.0f} s.",
+        f"A matrix product of {found.reach.dtype} reaches {found.reach.flops / 1e12:.3g} TFLOP/s here, "
+        f"a copy {found.reach.bytes / 1e9:.3g} GB/s. All of it took {found.seconds:.0f} s.",
     ]
     lines += _training(found) + _loop(found) + _drawing(found) + _matrix(found) + _floors(found)
     return "\n".join(lines) + "\n"

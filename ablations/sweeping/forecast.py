@@ -103,7 +103,8 @@ def training_kind(config: Config) -> str:
 def evaluation_kind(config: Config) -> str:
     """Equal for evaluations whose refinements, pictures and scores cost the same, one by one."""
     flat = to_flat_dict(config)
-    names = ("profile", "backbones.dir", "backbones.init", "data.source", "eval.steps", "eval.num_candidates", "eval.batch_size")
+    names = [name for name in KEYS if name.startswith("backbones.")]
+    names += ["profile", "data.source", "trainer.compile_unet", "eval.steps", "eval.num_candidates", "eval.batch_size"]
     return digest(["evaluation", [flat[name] for name in names], flat["eval.guidance_scale"] == 1, flat["trainer.accelerator"]])
 
 

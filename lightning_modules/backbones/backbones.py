@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -35,6 +36,7 @@ class Backbones:
     decoder: PromptDecoder
     conditioning_blocks: int | None = None
     commits: dict[str, str] = field(default_factory=dict)
+    _encoders: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def digest(self) -> str:
@@ -67,6 +69,7 @@ class Backbones:
 
     def cast_frozen(self, precision: FrozenPrecision) -> None:
         """Bring UNet, VAE, image tower and T5 to a precision; the text tower, which E_T starts from, stays as it is."""
+        self._encoders.clear()
         model = self.text_to_image
         for network, dtype in (
             (model.vae, precision.vae),
@@ -83,10 +86,16 @@ class Backbones:
         return self.clip_model.visual.output_dim
 
     def latent_encoder(self) -> LatentEncoder:
-        return LatentEncoder(self.text_to_image)
+        """The same one every time: its digest reads all of the VAE's weights."""
+        if "latents" not in self._encoders:
+            self._encoders["latents"] = LatentEncoder(self.text_to_image)
+        return self._encoders["latents"]
 
     def image_vector_encoder(self, grid: int, reads: ImageVectors = "class_and_patches") -> ImageVectorEncoder:
-        return ImageVectorEncoder(self.clip_model, self.image_mean, self.image_std, grid, reads)
+        """The same one every time for equal arguments, as `latent_encoder`."""
+        if (grid, reads) not in self._encoders:
+            self._encoders[grid, reads] = ImageVectorEncoder(self.clip_model, self.image_mean, self.image_std, grid, reads)
+        return self._encoders[grid, reads]
 
     @property
     def t5_pad_id(self) -> int:
