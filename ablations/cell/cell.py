@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
+from ablations.cell.beside import crew_of
 from ablations.cell.checking.check import check
 from ablations.cell.drawing.draw import draw
 from ablations.cell.loading.device import require_device
 from ablations.cell.loading.load import load
+from ablations.cell.processes.group import threads_of
 from ablations.cell.refining.refine import Sources, refine
 from ablations.cell.scoring.grid import grid_rows
 from ablations.cell.scoring.score import require_metrics, require_sentences, score, scorer_for
@@ -48,7 +50,7 @@ def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, co
     shared = shared or Shared()
     console = console or Console(config.trainer.progress)
     folder = RunFolder(config)
-    with folder.lock():
+    with crew_of(config, console) as crew, folder.lock():
         if folder.is_finished() and not config.force:
             console.say(f"{folder} is finished already (force=true runs it again)")
             run = folder.read()
@@ -56,12 +58,12 @@ def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, co
                 _track_again(config, folder, run["metrics"])
             show_result(console, folder, run["metrics"], config)
             return run["metrics"]
-        torch.set_num_threads(config.trainer.threads or shared.threads)
+        torch.set_num_threads(threads_of(config, shared.threads))
         folder.start(threads=torch.get_num_threads())
         tracker = Tracker()
         try:
             _start(tracker, config, folder)
-            metrics = _run(Work(config, folder, console, tracker, stop), shared)
+            metrics = _run(Work(config, folder, console, tracker, stop, crew), shared)
         except Preempted as preempted:
             where = str(preempted)
             _close(console, tracker, lambda: folder.preempted(where), preempted.exit_code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablations.cell.training.place import find_place
+from ablations.cell.processes.place import find_place
 from ablations.config import Config
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.quiet_libraries import quiet_libraries
@@ -18,10 +18,9 @@ def start_cell(config: Config, stop: StopRequest) -> int:
     if config.trainer.progress != "none" and place.rank == 0:
         announce_libraries()
     quiet_libraries()
-    from ablations.cell.training.companion import follow
-    from ablations.cell.training.gathering import dismissing
-
     if place.rank > 0:
+        from ablations.cell.beside import follow
+
         try:
             follow(config, place, stop)
         except Preempted as preempted:
@@ -29,6 +28,5 @@ def start_cell(config: Config, stop: StopRequest) -> int:
         return 0
     from ablations.cell.cell import run_cell
 
-    with dismissing(place):
-        run_cell(config, stop)
+    run_cell(config, stop)
     return 0

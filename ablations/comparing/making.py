@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from ablations.cell.training.place import refuse_launcher
+from ablations.cell.processes.place import refuse_launcher
 from ablations.comparing.arguments import read_comparison
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.plugins import load_plugins

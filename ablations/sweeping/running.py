@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ablations.cell.training.place import refuse_launcher
+from ablations.cell.processes.place import refuse_launcher
 from ablations.results.registration import read_registration, register_folder
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest

@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from ablations.cell.training import process_group
-from ablations.cell.training.place import Place
+from ablations.cell.processes import group as process_group
+from ablations.cell.processes.place import Place
 from ablations.config import parse
 from ablations.runtime.errors import UserError
 from ablations.sweeping import gpus

@@ -43,16 +43,16 @@ def load(work: Work, kept: Kept) -> Loaded:
     with work.timings.stage("backbones"):
         backbones = _backbones(work, kept)
         module = build_module(config, backbones)
-        work.folder.record(digests={"weights": backbones.digest})  # read while the networks are here
+        work.record(digests={"weights": backbones.digest})  # read while the networks are here
         backbones.to(device)
         if backbones.commits:
-            work.folder.record(commits=backbones.commits)
+            work.record(commits=backbones.commits)
         if is_rehearsal(config):
             rehearsal.announce(work, module)
     work.stop.check("loading the backbones")
     with work.timings.stage("data"):
         data, prompts = _data(work, kept, module)
-        work.folder.record(digests={"data": data.digest, "weights": backbones.digest})
+        work.record(digests={"data": data.digest, "weights": backbones.digest})
     return Loaded(backbones, module, data, prompts, at_step_0=lambda: build_module(config, backbones).to(device).eval())
 
 
@@ -70,7 +70,7 @@ def _backbones(work: Work, kept: Kept) -> Backbones:
 def _data(work: Work, kept: Kept, module: PromptRefinerModule) -> tuple[CFPDataModule, list[EvalPrompt]]:
     config, count = work.config, work.config.eval.num_prompts
     try:
-        data = build_data(config, module, work.console.say, work.folder)
+        data = build_data(config, module, work.console.say, None if work.is_beside else work.folder)
         kept.read_records(config, data)
         data.setup("fit")
         epoch = data.batches_per_epoch

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ablations.cell.processes.share import ALL, ALONE, FOLDER, Share, read_drawings, refined_file, write_drawings
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.work import Work
 from ablations.config import Config, EvalConfig
@@ -189,13 +190,16 @@ class Written(Mapping[str, Sequence[Refinement]]):
         return len(self._found)
 
 
-def plan_drawings(config: Config, sources: Sources) -> list[Drawing]:
-    """The prompts under every condition that is read of the cell, candidate by candidate and condition by condition."""
+def plan_drawings(config: Config, sources: Sources, share: Share = ALONE) -> list[Drawing]:
+    """The prompts under every condition that is read of the cell, candidate by candidate and condition by condition.
+
+    Of several processes each writes the prompts of its own share.
+    """
     shared, read = _Evaluation(config, sources), what_is_read(config)
     drawings: list[Drawing] = []
     for candidate in range(config.eval.num_candidates):
         found: dict[str, dict[int, Drawing]] = {name: {} for name in read}
-        for names, positions in _blocks(shared, read, candidate):
+        for names, positions in _blocks(shared, read, candidate, share):
             for start in range(0, len(positions), AT_ONCE):
                 one = CandidateRound(shared, candidate, positions[start : start + AT_ONCE])
                 for name in names:
@@ -204,10 +208,10 @@ def plan_drawings(config: Config, sources: Sources) -> list[Drawing]:
     return drawings
 
 
-def _blocks(shared: _Evaluation, read: Mapping[str, Reads], candidate: int) -> list[tuple[tuple[str, ...], list[int]]]:
+def _blocks(shared: _Evaluation, read: Mapping[str, Reads], candidate: int, share: Share) -> list[tuple[tuple[str, ...], list[int]]]:
     """(conditions, places of prompts): the prompts of which the same conditions read this candidate."""
     blocks: dict[tuple[str, ...], list[int]] = {}
-    for i in range(len(shared.prompts)):
+    for i in (i for i in range(len(shared.prompts)) if share.has(i)):
         names = tuple(name for name, reads in read.items() if candidate < max(_num_drawn(shared, reads, i), reads.texts))
         if names:
             blocks.setdefault(names, []).append(i)
@@ -243,13 +247,35 @@ def _drawings_of(one: CandidateRound, condition: Condition, reads: Reads) -> dic
 
 
 def refine(work: Work, sources: Sources) -> list[Drawing]:
-    """The prompts under every condition, as what is to be drawn or read; the module is ready to refine from now on."""
+    """The prompts under every condition, as what is to be drawn or read; the module is ready to refine from now on.
+
+    Several processes share the prompts out.
+    """
     config, module = work.config, sources.module
     module.to(module.backbones.text_to_image.device).eval()
     with work.timings.stage("refining"):
         num_texts = len(sources.prompts) - config.eval.num_prompts
         more = f", {num_texts} more as texts alone" if num_texts > 0 else ""
         work.console.say(f"refining {config.eval.num_prompts} prompts, up to {config.eval.num_candidates} candidates each{more}")
-        drawings = plan_drawings(config, sources)
+        crew = work.crew
+        own = crew.do("refining", lambda: plan_drawings(config, sources, Share(0, crew.world_size)), checkpoint=work.checkpoint)
+        drawings = _in_order(work, sources, own) if crew.world_size > 1 else own
     work.stop.check("refining")
     return drawings
+
+
+def _in_order(work: Work, sources: Sources, own: list[Drawing]) -> list[Drawing]:
+    """The drawings of all processes as one alone has them, which the other stages' processes find in a file."""
+    folder, ranks = work.folder.path, range(1, work.crew.world_size)
+    together = own + [drawing for rank in ranks for drawing in read_drawings(refined_file(folder, rank))]
+    conditions = {name: place for place, name in enumerate(what_is_read(work.config))}
+    prompts = {prompt.prompt_id: place for place, prompt in enumerate(sources.prompts)}
+    together.sort(key=lambda drawing: (drawing.candidate, conditions[drawing.condition], prompts[drawing.prompt_id]))
+    write_drawings(folder / FOLDER / ALL, together)
+    return together
+
+
+def refine_share(work: Work, sources: Sources, share: Share) -> None:
+    """What a process beside rank 0 refines, left in a file."""
+    sources.module.to(sources.module.backbones.text_to_image.device).eval()
+    write_drawings(refined_file(work.folder.path, share.rank), plan_drawings(work.config, sources, share))

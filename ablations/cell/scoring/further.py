@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class FurtherScores:
         self._further, self._store, self._device, self._say, self._check = further, store, device, say, check
         self._said: set[str] = set()
         # Of metrics that read a condition's pictures together: the rows of each condition, part after part.
-        self._rows: dict[str, dict[str, list[np.ndarray]]] = {}
+        self.rows: dict[str, dict[str, list[np.ndarray]]] = {}
         self.unavailable: dict[str, str] = dict(further.required.unavailable) if further else {}
 
     def of(self, pictures: Pictures, scored: Collection[str] = ()) -> list[Score]:
@@ -81,11 +82,19 @@ class FurtherScores:
             self._check()
         return scores
 
+    def take(self, shares: Iterable[Any]) -> None:
+        """Take over the rows and failures of several processes."""
+        for share in shares:
+            self.unavailable |= share.unavailable
+            for name, of_conditions in share.rows.items():
+                for condition, parts in of_conditions.items():
+                    self.rows.setdefault(name, {}).setdefault(condition, []).extend(parts)
+
     def of_conditions(self) -> list[Score]:
         """Of whole conditions, once all pictures were seen. Raises as `of` does."""
         scores: list[Score] = []
         for metric in self._further.required.available if self._further else ():
-            rows = self._rows.get(metric.name, {}) if metric.name not in self.unavailable else {}
+            rows = self.rows.get(metric.name, {}) if metric.name not in self.unavailable else {}
             try:
                 scores += [
                     Score.of_condition(condition, metric.name, metric.together(np.concatenate(parts))) for condition, parts in rows.items()
@@ -119,5 +128,5 @@ class FurtherScores:
             return [Score.of_picture(d, metric.name, v) for d, v in zip(pictures.drawings, values[:, 0], strict=True)]
         conditions = np.array([drawing.condition for drawing in pictures.drawings])
         for condition in dict.fromkeys(conditions.tolist()):
-            self._rows.setdefault(metric.name, {}).setdefault(condition, []).append(values[conditions == condition])
+            self.rows.setdefault(metric.name, {}).setdefault(condition, []).append(values[conditions == condition])
         return []

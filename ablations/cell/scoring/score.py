@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from ablations.cell.processes.share import ALL, FOLDER, Share, read_drawings, scores_file
 from ablations.cell.scoring.fitting import fitting_for
 from ablations.cell.scoring.further import FurtherMetrics, further_metrics
 from ablations.cell.scoring.score_store import ScoreStore
-from ablations.cell.scoring.scorer import CellScores, Scorer, judge_for, sentences_for
+from ablations.cell.scoring.scorer import CellScores, Scorer, ShareScores, judge_for, sentences_for
 from ablations.cell.work import Work
 from ablations.metrics.base import NOT_AVAILABLE
 from ablations.metrics.judge import JUDGED, judge_asked_for, problem_of, refusal
 from ablations.metrics.weights import weights_folder
 from ablations.results.picture_files import PictureFiles
-from ablations.results.prompts_and_scores import Drawing, write_scores
+from ablations.results.prompts_and_scores import Drawing, drawn, write_scores
 from ablations.runtime.errors import UserError
+from ablations.runtime.files import whole_file
 from datamodules.records import EvalPrompt
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
@@ -61,8 +69,45 @@ def scorer_for(work: Work, module: PromptRefinerModule, known: ScoreStore, furth
 
 
 def score(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], pictures: PictureFiles) -> CellScores:
-    """All scores of a cell, which go to scores.parquet; `pictures` are as in `Scorer.score`, which raises."""
+    """All scores of a cell, which go to scores.parquet; `pictures` are as in `Scorer.score`, which raises. Several processes share the
+    prompts out."""
+    crew = work.crew
     with work.timings.stage("scoring"):
-        scores = scorer.score(prompts, drawings, pictures)
+        if crew.world_size == 1:
+            scores = scorer.score(prompts, drawings, pictures)
+        else:
+            own = crew.do(
+                "scoring", lambda: _of_share(work, scorer, prompts, drawings, Share(0, crew.world_size)), checkpoint=work.checkpoint
+            )
+            others = [_read_share(scores_file(work.folder.path, rank)) for rank in range(1, crew.world_size)]
+            scores = scorer.finish(prompts, drawings, [own, *others])
+            shutil.rmtree(work.folder.path / FOLDER)
     write_scores(work.folder.scores, scores.table)
     return scores
+
+
+def score_share(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], share: Share) -> None:
+    """What a process beside rank 0 scores, left in files."""
+    scores = _of_share(work, scorer, prompts, read_drawings(work.folder.path / FOLDER / ALL), share)
+    path = scores_file(work.folder.path, share.rank)
+    rows = {json.dumps([name, condition]): np.concatenate(parts) for name, of in scores.rows.items() for condition, parts in of.items()}
+    with whole_file(path.with_suffix(".npz")) as aside, aside.open("wb") as stream:
+        np.savez(stream, unavailable=np.array(json.dumps(scores.unavailable)), **rows)
+    with whole_file(path) as aside:
+        scores.table.to_parquet(aside, index=False)
+
+
+def _of_share(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], share: Share) -> ShareScores:
+    own = share.of(drawings)
+    return scorer.score_share(prompts, own, PictureFiles([work.folder.path / drawing.image for drawing in drawn(own)]))
+
+
+def _read_share(path: Path) -> ShareScores:
+    rows: dict[str, dict[str, list[np.ndarray]]] = {}
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as content:
+        unavailable = json.loads(str(content["unavailable"]))
+        for key in content.files:
+            if key != "unavailable":
+                name, condition = json.loads(key)
+                rows.setdefault(name, {})[condition] = [content[key]]
+    return ShareScores(pd.read_parquet(path), rows, unavailable)

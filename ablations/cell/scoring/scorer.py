@@ -29,6 +29,16 @@ from datamodules.records import EvalPrompt
 from datamodules.tiny_world.renderer import IMAGE_SIZE
 from lightning_modules.backbones.backbones import Backbones
 
+
+@dataclass(frozen=True)
+class ShareScores:
+    """Scores of some prompts: the table of what is known already, and what `FurtherScores` needs to go on: its rows and what failed."""
+
+    table: pd.DataFrame
+    rows: dict[str, dict[str, list[np.ndarray]]]
+    unavailable: dict[str, str]
+
+
 # Texts whose embeddings are in memory at a time.
 _TEXTS_AT_ONCE = 4096
 
@@ -57,10 +67,9 @@ class Scorer:
     """Scores pictures by the metrics of every cell and by `further` ones.
 
     What `store` knows of a picture is not computed again; equal pictures have equal scores in any case. `sentences` embed texts, by
-    default with the original text encoder. `say` hears what is being scored, `track` shows progress, `check()` may raise between metrics to
-    stop. `fitting` says
-    what suits the prompts, where that is known; `judge` compares pictures with texts and with one another, by default the OpenCLIP that
-    conditions the image model.
+    default with the original text encoder. `say` hears what is being scored, `track` shows progress, `check()` may raise between metrics
+    to stop. `fitting` says what suits the prompts, where that is known; `judge` compares pictures with texts and with one another, by
+    default the OpenCLIP that conditions the image model.
     """
 
     backbones: Backbones
@@ -80,6 +89,10 @@ class Scorer:
         texts alone. No more of them than fit are in memory at a time. Raises UserError where a further metric gives no number and is not
         to be skipped.
         """
+        return self.finish(prompts, drawings, [self.score_share(prompts, drawings, images)])
+
+    def score_share(self, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], images: np.ndarray | PictureFiles) -> ShareScores:
+        """What can be said of some prompts' drawings without the others'. The arguments and what is raised are as in `score`."""
         shown, parts = drawn(drawings), parts_of(drawn(drawings), images)
         more = len(drawings) - len(images)
         self.say(f"scoring {len(images)} pictures" + (f" and {more} texts without one" if more else ""))
@@ -90,11 +103,18 @@ class Scorer:
         for part in self.track(parts, len(parts), "scoring") if len(parts) > 1 else parts:
             pictures = Pictures([shown[i] for i in part], images[part])
             tables.append(table_of(self._of_pictures(prompts, pictures, further, has_oracle)))
-        scores = text_diversity_scores(drawings) + _by_drawing(drawings, self._text_scores(drawings)) + further.of_conditions()
+        tables.append(table_of(_by_drawing(drawings, self._text_scores(drawings))))
+        return ShareScores(pd.concat(tables, ignore_index=True), further.rows, further.unavailable)
+
+    def finish(self, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], shares: Sequence[ShareScores]) -> CellScores:
+        """All scores, of the shares of all drawings and of what is said of them together. Raises as `score` does."""
+        further = FurtherScores(self.further, self.store, self._device)
+        further.take(shares)
+        scores = text_diversity_scores(drawings) + further.of_conditions()
         if self.fitting is not None:
             scores += fitting_text_scores(self.fitting, prompts, drawings, self.store)
         self.check()
-        table = pd.concat([*tables, table_of(scores)], ignore_index=True)
+        table = pd.concat([*(share.table for share in shares), table_of(scores)], ignore_index=True)
         return CellScores(table[~table.metric.isin(further.unavailable)].reset_index(drop=True), further.unavailable | self._unavailable)
 
     @property

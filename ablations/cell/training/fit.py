@@ -14,9 +14,9 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ablations.cell.loading.device import device_of
+from ablations.cell.processes.group import JoinedDDP, batch_group, sees_its_own_device, sharing_of
+from ablations.cell.processes.place import Place
 from ablations.cell.training.checkpoints import in_background
-from ablations.cell.training.place import Place
-from ablations.cell.training.process_group import JoinedDDP, Plan, batch_group, sees_its_own_device, sharing_of
 from ablations.cell.work import Work
 from ablations.config import Config
 from ablations.results.checkpoints import FINAL, LAST, best_name, drop_all_but_best, kept_name, would_be_kept
@@ -247,9 +247,11 @@ def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root:
     )
 
 
-def train_beside_rank_0(work: Work, module: PromptRefinerModule, data: CFPDataModule, plan: Plan, place: Place) -> None:
+def train_beside_rank_0(
+    work: Work, module: PromptRefinerModule, data: CFPDataModule, made_from: dict[str, str], resume: bool, place: Place
+) -> None:
     """This process's part of the training that rank 0 planned, as `work` that nobody hears of. Its process group must be there."""
-    fit(work, module, data, plan.made_from, work.folder.checkpoints / LAST if plan.resume else None, place)
+    fit(work, module, data, made_from, work.folder.checkpoints / LAST if resume else None, place)
 
 
 def fit(

@@ -2,7 +2,7 @@
 
 A training is shared by every arm with the same train keys; `results.checkpoints` says what its files are. What a step does depends on its
 number and the seed, not on Lightning's loop counters: the data module starts at the batch that the step count says. Several processes share
-each batch out (`ablations.cell.training.gathering`) and do together what one does alone, so a training may go on with another number of
+each batch out (`ablations.cell.processes.crew`) and do together what one does alone, so a training may go on with another number of
 them.
 """
 
@@ -12,18 +12,15 @@ import time
 from pathlib import Path
 
 from ablations.cell.loading.load import Loaded
+from ablations.cell.processes.group import check_devices, uses_ddp
 from ablations.cell.training import rehearsal
 from ablations.cell.training.checkpoints import read_checkpoint
 from ablations.cell.training.fit import CURVES, fit
-from ablations.cell.training.gathering import gathered
-from ablations.cell.training.place import find_place
-from ablations.cell.training.process_group import Plan, check_devices, uses_ddp
 from ablations.cell.training.trained import Trained
 from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
 from ablations.figures.loss_curves import loss_curves
 from ablations.results.checkpoints import FINAL, LAST, asked_for
-from ablations.runtime.errors import UserError
 from ablations.runtime.files import whole_file, write_atomically
 from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
@@ -53,7 +50,7 @@ def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule
 
     A checkpoint that was made from other data or other frozen weights is not used. The caller holds the training's lock. Raises
     Preempted, with a checkpoint on disk, after a signal, and FloatingPointError, naming the term, before an update with a loss that
-    is not finite. In several processes this one is rank 0.
+    is not finite. In several processes this one is rank 0 of the work's crew.
     """
     config, folder, say = work.config, work.folder, work.console.say
     final, last = folder.checkpoints / FINAL, folder.checkpoints / LAST
@@ -65,19 +62,15 @@ def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule
     if final.exists():
         say(f"training: {folder.train_id}/seed-{folder.seed} is finished already, its weights are used")
         return Trained(load_trained(module, asked_for(folder.checkpoints, config.eval.checkpoint)), 0.0, reused=True)
-    place = find_place(config)
-    if place.rank:
-        raise UserError(f"this is {place} of a training that srun started: only python -m ablations.run can be started that way")
-    check_devices(config, place)
+    crew = work.crew
+    check_devices(config, crew.place)
     resume = last if last.exists() else None
     if resume is not None:
         say(f"training: going on from {resume}")
     started = time.monotonic()
-    if uses_ddp(config):
-        with gathered(config, place, Plan(True, made_from, resume is not None), say):
-            steps = fit(work, module, data, made_from, resume, place)
-    else:
-        steps = fit(work, module, data, made_from, resume, None)
+    place = crew.place if uses_ddp(config) else None
+    own = lambda: fit(work, module, data, made_from, resume, place)  # noqa: E731
+    steps = crew.do("training", own, grouped=True, made_from=made_from, resume=resume is not None) if place else own()
     if config.eval.checkpoint != "last":
         steps = load_trained(module, asked_for(folder.checkpoints, config.eval.checkpoint))
         say(f"training: evaluating step {steps} (eval.checkpoint={config.eval.checkpoint})")

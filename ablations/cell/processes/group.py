@@ -1,10 +1,8 @@
-"""One training in several processes: how they meet and form one process group, which Lightning then finds.
+"""How the processes of a training meet and form one process group, which Lightning then finds.
 
-Rank 0 is the process that owns the cell: its lock, its files, W&B, what is printed, the evaluation. The others, its companions,
-only train. On one machine rank 0 starts them itself, for each training anew, and ends them with it; under torchrun or srun they
-were started beside it, and wait for what it decides. Lightning's own launchers fit neither: "ddp" runs the command line
-again, which in a sweep is the whole sweep, and "ddp_spawn" moves the training itself into a child, away from locks, W&B and signals.
-Lightning's DDPStrategy does the training all the same; it finds the processes already there.
+Rank 0 is the process that owns the cell: its lock, its files, W&B, what is printed. Lightning's own launchers fit neither way in which the
+others come to be: "ddp" runs the command line again, which in a sweep is the whole sweep, and "ddp_spawn" moves the training itself into
+a child, away from locks, W&B and signals. Lightning's DDPStrategy does the training all the same; it finds the processes already there.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
 
 import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment
@@ -24,7 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed
 from torch.distributed import DistNetworkError, PrefixStore, ProcessGroup, Store, TCPStore
 
-from ablations.cell.training.place import Place
+from ablations.cell.processes.place import Place
 from ablations.config import Config
 from ablations.runtime.errors import UserError
 from datamodules.sharing import Sharing
@@ -134,40 +131,40 @@ def check_devices(config: Config, place: Place) -> None:
         raise UserError(f"trainer.devices={asked}, but MPS is one device: set trainer.devices=1 or trainer.accelerator=cpu")
 
 
-class Plan(NamedTuple):
-    """What rank 0 decided: whether there is anything to train, from which data and weights, and whether from a checkpoint on."""
-
-    train: bool
-    made_from: dict[str, str]
-    resume: bool
-
-
-def wait(store: Store, keys: list[str], say: Callable[[str], None], look: Callable[[], None] = lambda: None) -> None:
-    """Wait until the keys are there, in steps, so that a signal is heard; `look` may raise for a process that was lost."""
+def wait(store: Store, keys: list[str], waiting: Callable[[int], None], look: Callable[[], None] = lambda: None) -> None:
+    """Wait until the keys are there, in steps, so that a signal is heard; `look` may raise for a process that was lost, `waiting` hears now
+    and then how many keys are missing."""
     waited = time.monotonic()
     while keys and not store.check(keys):
         look()
         if time.monotonic() - waited > _SAY_WAITING_EVERY_S:
             waited = time.monotonic()
-            say(f"training: still waiting for {sum(not store.check([key]) for key in keys)} process(es)")
+            waiting(sum(not store.check([key]) for key in keys))
         time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def one_of(config: Config, place: Place, store: Store) -> Iterator[None]:
-    """This process as a member of torch's process group."""
+def one_of(config: Config, place: Place, store: Store, number: int) -> Iterator[None]:
+    """This process as a member of torch's process group, the crew's `number`-th."""
     on_cuda = config.trainer.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
-    threads = torch.get_num_threads()
-    if not on_cuda and config.trainer.threads is None:
-        torch.set_num_threads(max(1, threads // config.trainer.devices))
     distributed.init_process_group(
-        "nccl" if on_cuda else "gloo", store=PrefixStore("group", store), rank=place.rank, world_size=place.world_size
+        "nccl" if on_cuda else "gloo",
+        store=PrefixStore(f"group/{number}", store),
+        rank=place.rank,
+        world_size=place.world_size,
     )
     try:
         yield
     finally:
         distributed.destroy_process_group()
-        torch.set_num_threads(threads)
+
+
+def threads_of(config: Config, available: int) -> int:
+    """Threads of a process of the cell: as asked for, else the processors are shared out among those that compute on them."""
+    if config.trainer.threads is not None:
+        return config.trainer.threads
+    on_cuda = config.trainer.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
+    return available if on_cuda else max(1, available // config.trainer.devices)
 
 
 @functools.cache
