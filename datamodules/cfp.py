@@ -32,8 +32,9 @@ from datamodules.batches import (
     as_it_is,
     stack_images,
 )
-from datamodules.feature_cache.building import open_or_build
+from datamodules.feature_cache.building import Together, encode_beside, open_or_build
 from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
+from datamodules.feature_cache.ranges import Ranges
 from datamodules.images import PREPROCESSING, Checked, ImageChecker, content_digest, count_done
 from datamodules.manifest import Manifest
 from datamodules.phrases import count_phrases
@@ -93,6 +94,8 @@ class CFPDataModule(LightningDataModule):
         self.test_source = Path(settings.test_source) if settings.test_source is not None else None
         self.cache_dir = Path(settings.cache_dir) if settings.cache_dir is not None else None
         self.rank, self.sharing = 0, Sharing()
+        # Has other processes encode a share of the training features, each by `encode_beside`; None: there are none.
+        self.together: Together | None = None
         self._tokenizers, self._say, self._chance = tokenizers, say, chance
         self._clean = clean_caption if settings.clean_captions else None
         self._start_batch: int | None = None
@@ -400,35 +403,49 @@ class CFPDataModule(LightningDataModule):
             persistent_workers=num_workers > 0,
         )
 
+    def encode_beside(self, lacking: Ranges, share: tuple[int, int]) -> None:
+        """Encode a share of the rows that another process, in whose `together` this is, said are lacking."""
+        self._open_caches(self.records, self._load().content_digests, self.encoders, self.settings.random_flip, (lacking, share))
+
     def _assemble(self) -> BatchAssembler:
         if self._assembler is None:
             records = self.records
             caches = []
             if self.encoders and self.settings.cache:
-                caches = self._open_caches(records, self._load().content_digests, self.encoders, self.settings.random_flip)
+                contents, flips = self._load().content_digests, self.settings.random_flip
+                caches = self._open_caches(records, contents, self.encoders, flips, together=self.together)
             table = RecordTable(records, self._tokenizers, self.settings.target_len)
             self._assembler = BatchAssembler(table, caches, self.settings.image_size if self.encoders and not self.settings.cache else None)
         return self._assembler
 
     def _open_caches(
-        self, records: Sequence[CFPRecord], content_digests: Sequence[str], encoders: Sequence[FeatureEncoder], flips: bool
+        self,
+        records: Sequence[CFPRecord],
+        content_digests: Sequence[str],
+        encoders: Sequence[FeatureEncoder],
+        flips: bool,
+        beside: tuple[Ranges, tuple[int, int]] | None = None,
+        together: Together | None = None,
     ) -> list[FeatureCache]:
         content = json.dumps([PREPROCESSING, [record.id for record in records], list(content_digests)])
         digest = hashlib.sha256(content.encode()).hexdigest()
         folder, pictures = self.cache_dir / "features", (len(records), digest, self.settings.image_size, flips)
         caches = [FeatureCache(folder, encoder.name, encoder.digest, encoder.shapes(), *pictures) for encoder in encoders]
 
-        def image_batches(start: int = 0) -> DataLoader:
+        def image_batches(start: int = 0, end: int | None = None) -> DataLoader:
             return DataLoader(
-                ImagesInOrder(records[start:], self.settings.image_size),
+                ImagesInOrder(records[start:end], self.settings.image_size),
                 self.settings.encode_batch_size,
                 num_workers=self.settings.num_workers,
                 collate_fn=stack_images,
                 generator=torch.Generator().manual_seed(0),
             )
 
-        def show(batches: Iterable[Tensor], total: int, what: str) -> Iterable[Tensor]:
-            return track(batches, total, what, self._say, len)
+        def show(batches: Iterable[tuple[int, Tensor]], total: int, what: str) -> Iterable[tuple[int, Tensor]]:
+            return track(batches, total, what, self._say, lambda batch: len(batch[1]))
 
-        open_or_build(caches, encoders, image_batches, show, self._say, self.settings.full_cache_check)
+        if beside is not None:
+            encode_beside(caches, encoders, image_batches, *beside)
+        else:
+            open_or_build(caches, encoders, image_batches, show, self._say, self.settings.full_cache_check, together)
         return caches

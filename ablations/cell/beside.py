@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from torch.distributed import Store, TCPStore
 
 from ablations.cell.drawing.draw import draw_share
-from ablations.cell.loading.load import load
+from ablations.cell.loading.load import Loaded, get_ready, load_networks, loaded_of, read_data
 from ablations.cell.processes.crew import LEAVE, Crew
 from ablations.cell.processes.group import POLL_SECONDS, check_devices, one_of, outside_store, threads_of, wait
 from ablations.cell.processes.place import Place, ProcessLost, find_place
@@ -134,8 +135,14 @@ class _Member:
         torch.set_num_threads(threads_of(config, torch.get_num_threads()))
         self._place, self._share = place, Share(place.rank, place.world_size)
         self._work, self._shared = Work.unheard(config, stop, is_beside=True), Shared()
-        self._loaded = load(self._work, self._shared)
+        self._networks = load_networks(self._work, self._shared)
+        self._data = read_data(self._work, self._shared, self._networks[1])
         self._weights = ""
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        """Everything, once the feature cache is there."""
+        return loaded_of(self._work, *self._networks, self._data, get_ready(self._work, self._data))
 
     def get_ready(self, task: dict) -> None:
         """Raises UserError where this process has not what rank 0 has."""
@@ -148,7 +155,10 @@ class _Member:
             raise UserError(f"{where} does not see {last}: put output_dir where every machine sees it")
 
     def do(self, what: str, task: dict) -> None:
-        """Its part of what rank 0 said: "training", "refining", "drawing" or "scoring"."""
+        """Its part of what rank 0 said: "encoding", "training", "refining", "drawing" or "scoring"."""
+        if what == "encoding":
+            self._data.encode_beside([(start, end) for start, end in task["lacking"]], self._share)
+            return
         work, loaded, share = self._work, self._loaded, self._share
         if what == "training":
             train_beside_rank_0(work, loaded.module, loaded.data, task["made_from"], task["resume"], self._place)

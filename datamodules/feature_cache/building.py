@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -22,8 +22,12 @@ from torch import Tensor
 
 from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
 from datamodules.feature_cache.partial import PartialCache, who_writes
+from datamodules.feature_cache.ranges import Ranges, length, merged, missing, part_of
 from datamodules.files import explained_errors
 from datamodules.progress import duration
+
+# Has all processes encode the rows that are missing: it hands their number to this one's part, and comes back when all are done.
+Together = Callable[[Ranges, Callable[[int], None]], None]
 
 _NPY_ALLOWANCE = 4096
 # How often rows that are done are made to last: a killed process loses at most so many seconds of work.
@@ -39,11 +43,13 @@ def open_or_build(
     track: Callable[[Iterable[Tensor], int, str], Iterable[Tensor]],
     say: Callable[[str], None],
     full_check: bool = False,
+    together: Together | None = None,
 ) -> None:
     """Make every cache ready: use what is there and whole, and encode the rest in one pass over the pictures.
 
-    `image_batches()` gives float32 (B, 3, H, W) in [-1, 1] in the records' order, `image_batches(start)` those from record `start`
-    on, where an earlier process got so far; mirrored views are made here. Processes that come at the same time wait for the one
+    `image_batches()` gives float32 (B, 3, H, W) in [-1, 1] in the records' order, `image_batches(start, end)` those of the records from
+    `start` to before `end`, where others are done; mirrored views are made here. `together` has several processes do it, each by
+    `encode_beside`. Processes that come at the same time wait for the one
     that builds, and say so. Raises ValueError for features that are not finite or not of the promised shape, or where the disk is
     too small or cannot be written.
     """
@@ -58,7 +64,31 @@ def open_or_build(
         pairs = [(cache, encoder) for cache, encoder in pairs if not cache.is_valid(full_check)]
         if pairs:
             _forecast([cache for cache, _ in pairs], say)
-            _build(pairs, image_batches, track, say)
+            _build(pairs, image_batches, track, say, together)
+
+
+def encode_beside(
+    caches: Sequence[FeatureCache],
+    encoders: Sequence[FeatureEncoder],
+    image_batches: Callable[..., Iterable[Tensor]],
+    lacking: Ranges,
+    share: tuple[int, int],
+) -> None:
+    """The part of a process beside the one in `open_or_build`, which has made the files ready and said what is `lacking`.
+
+    `share` is (its number, the number of all).
+    """
+    rank, _ = share
+    pairs = [(cache, encoder) for cache, encoder in zip(caches, encoders, strict=True) if not cache.is_valid()]
+    partials = [PartialCache(cache, beside=rank) for cache, _ in pairs]
+    try:
+        encoders = [encoder for _, encoder in pairs]
+        _encode(partials, encoders, image_batches, lambda items, total, what: items, lambda line: None, part_of(lacking, *share))
+        for partial in partials:
+            partial.keep()
+    finally:
+        for partial in partials:
+            partial.abandon()
 
 
 def _locked(cache: FeatureCache, say: Callable[[str], None]) -> FileLock:
@@ -92,10 +122,25 @@ def _forecast(caches: list[FeatureCache], say: Callable[[str], None]) -> None:
         )
 
 
-def _build(pairs: list[tuple[FeatureCache, FeatureEncoder]], image_batches, track, say: Callable[[str], None]) -> None:
+def _build(
+    pairs: list[tuple[FeatureCache, FeatureEncoder]], image_batches, track, say: Callable[[str], None], together: Together | None
+) -> None:
     partials = [PartialCache(cache) for cache, _ in pairs]
+    encoders = [encoder for _, encoder in pairs]
+    total = partials[0].cache.num_records
+    lacking = merged(part for partial in partials for part in missing(partial.done, total))
     try:
-        _encode(partials, [encoder for _, encoder in pairs], image_batches, track, say)
+        if there := total - length(lacking):
+            say(f"feature cache: {there} of {total} pictures are there from an earlier run; going on with the others")
+        if together is None:
+            _encode(partials, encoders, image_batches, track, say, lacking)
+        elif lacking:
+            own = lambda count: _encode(partials, encoders, image_batches, track, say, part_of(lacking, 0, count))  # noqa: E731
+            together(lacking, own)
+            for partial in partials:
+                partial.keep()
+                partial.take_in()
+        assert all(partial.has(0, partial.cache.num_records) for partial in partials), "every record has a picture"
         if sum(cache.num_bytes() for cache, _ in pairs) >= _SAY_CHECKSUMS_FROM:
             say("feature cache: every picture is encoded; checksums are computed")
         for partial in partials:
@@ -111,35 +156,44 @@ def _build(pairs: list[tuple[FeatureCache, FeatureEncoder]], image_batches, trac
         raise
 
 
-def _encode(partials: list[PartialCache], encoders: list[FeatureEncoder], image_batches, track, say: Callable[[str], None]) -> None:
-    """One pass over the pictures that at least one cache lacks."""
+def _encode(
+    partials: list[PartialCache],
+    encoders: list[FeatureEncoder],
+    image_batches,
+    track,
+    say: Callable[[str], None],
+    own: Ranges,
+) -> None:
+    """One pass over the pictures of this process's rows, for the caches that lack them."""
     total = partials[0].cache.num_records
-    first = min(partial.rows for partial in partials)
-    if first:
-        say(f"feature cache: {first} of {total} pictures are there from an earlier run; going on behind them")
-    if first == total:
-        return
-    began = kept = time.monotonic()
-    start = first
-    # Without an argument where there is nothing to leave out: callers whose pictures come in one piece need not be able to.
-    for images_BCHW in track(image_batches(first) if first else image_batches(), total - first, "encoding pictures"):
+    count, began, done = length(own), time.monotonic(), 0
+    kept = began
+    for start, images_BCHW in track(_batches(own, total, image_batches), count, "encoding pictures"):
         end = start + len(images_BCHW)
         for partial, encoder in zip(partials, encoders, strict=True):
-            if end > partial.rows:
+            if not partial.has(start, end):
                 for view in range(partial.cache.num_views):
                     features = _features(encoder, partial.cache, start, images_BCHW.flip(-1) if view else images_BCHW)
                     partial.write(view, start, features)
-                partial.rows = end
+                partial.mark(start, end)
         now = time.monotonic()
-        if start == first and end < total:
-            each = (now - began) / len(images_BCHW)
-            say(f"feature cache: about {duration(each * (total - first))}, by the first batch: {each:.3g} s a picture")
+        done += end - start
+        if done == end - start < count:
+            each = (now - began) / done
+            say(f"feature cache: about {duration(each * count)}, by the first batch: {each:.3g} s a picture")
         if now - kept >= KEEP_EVERY_S:
             kept = now
             for partial in partials:
                 partial.keep()
-        start = end
-    assert start == total, "every record has a picture"
+
+
+def _batches(own: Ranges, total: int, image_batches: Callable[..., Iterable[Tensor]]) -> Iterator[tuple[int, Tensor]]:
+    """(first record, pictures) of the records in ranges."""
+    for start, end in own:
+        # Without arguments where there is nothing to leave out: callers whose pictures come in one piece need not be able to.
+        for images_BCHW in image_batches() if (start, end) == (0, total) else image_batches(start, end):
+            yield start, images_BCHW
+            start += len(images_BCHW)
 
 
 def _features(encoder: FeatureEncoder, cache: FeatureCache, start: int, images_BCHW: Tensor) -> dict[str, np.ndarray]:

@@ -53,7 +53,7 @@ def make_cache(folder, count, flips=True):
 
 def build(cache, encoder, batch=8, say=lambda line: None, how=lambda items, total, what: items):
     whole = pictures(cache.num_records)
-    open_or_build([cache], [encoder], lambda start=0: whole[start:].split(batch), how, say)
+    open_or_build([cache], [encoder], lambda start=0, end=None: whole[start:end].split(batch), how, say)
 
 
 def test_the_forecast_of_81910_rows_is_the_size_of_the_files_to_a_percent(tmp_path):
@@ -95,7 +95,7 @@ t.build(t.make_cache(__import__("pathlib").Path({str(tmp_path / "killed")!r}), 1
     lines, encoder, cache = [], StandIn(), make_cache(tmp_path / "killed", 100)
     assert not cache.is_valid()
     build(cache, encoder, say=lines.append)
-    assert lines[1] == "feature cache: 40 of 100 pictures are there from an earlier run; going on behind them"
+    assert lines[1] == "feature cache: 40 of 100 pictures are there from an earlier run; going on with the others"
     assert sum(encoder.seen) == 2 * 60
     whole = make_cache(tmp_path / "whole", 100)
     build(whole, StandIn())
@@ -159,9 +159,9 @@ def test_caches_that_got_differently_far_are_completed_in_one_pass(tmp_path):
         build(first, StandIn(24, stop(Stopped())))
     encoders, passes = [StandIn(), StandIn()], []
 
-    def image_batches(start=0):
+    def image_batches(start=0, end=None):
         passes.append(start)
-        return pictures(50)[start:].split(8)
+        return pictures(50)[start:end].split(8)
 
     open_or_build([first, second], encoders, image_batches, lambda items, total, what: items, lambda line: None)
     assert passes == [0] and first.is_valid(full=True) and second.is_valid(full=True)
