@@ -169,7 +169,7 @@ class PartialCache:
     def abandon(self) -> None:
         """Close the files; what lasts stays for the next process, and a folder where nothing lasts goes."""
         self._close()
-        if not self._noted and not self._beside:
+        if not self._beside and not done_by_all(self.cache):
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _close(self) -> None:

@@ -10,7 +10,7 @@ Ranges = list[tuple[int, int]]
 def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Any ranges as disjoint ones in order."""
     found: Ranges = []
-    for start, end in sorted(ranges):
+    for start, end in sorted(part for part in ranges if part[0] < part[1]):
         if found and start <= found[-1][1]:
             found[-1] = (found[-1][0], max(end, found[-1][1]))
         else:

@@ -90,9 +90,9 @@ def test_what_all_of_them_had_done_is_not_encoded_again_by_however_many(tmp_path
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_parts_cover_what_is_missing_once_and_are_equally_long(count):
     done = merged([(30, 40), (3, 5), (4, 9), (9, 12), (70, 70)])
-    assert done == [(3, 12), (30, 40), (70, 70)]
+    assert done == [(3, 12), (30, 40)]
     lacking = missing(done, 100)
-    assert lacking == [(0, 3), (12, 30), (40, 70), (70, 100)]
+    assert lacking == [(0, 3), (12, 30), (40, 100)]
     parts = [part_of(lacking, rank, count) for rank in range(count)]
     rows = [row for part in parts for start, end in part for row in range(start, end)]
     assert rows == [row for start, end in lacking for row in range(start, end)]
