@@ -298,8 +298,15 @@ def data_module(source: Path, cache_dir: Path, **options) -> CFPDataModule:
     tokenizers = SimpleNamespace(
         tokenize=tokenize, tokenize_t5=lambda texts: [[5, 1] for _ in texts], t5_pad_id=0, count_tokens=count_tokens
     )
-    settings = DataSettings(source, 16, 4, cache_dir=cache_dir, num_validation=2, clean_captions=False, **options)
+    settings = DataSettings(source, 16, 4, cache_dir=cache_dir, **{"num_validation": 2, "clean_captions": False, "own_split": False} | options)
     return CFPDataModule(settings, 0, tokenizers, [PixelEncoder()], lambda line: None)
+
+
+def test_the_splits_of_a_saved_dictionary_are_kept_to(tmp_path):
+    data = data_module(LAYOUTS["saved dictionary"](tmp_path / "other"), tmp_path / "cache", own_split=True, num_validation=9)
+    assert {record.metadata["split"] for record in data.train_records} == {"train"}
+    assert {record.metadata["split"] for record in data.validation_records} == {"test"}
+    assert (len(data.train_records), len(data.validation_records)) == (7, 3)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
