@@ -9,6 +9,7 @@ import pytest
 
 from ablations.config import KEYS, Config, arm_name, from_flat_dict, help_text, parse, to_flat_dict
 from ablations.config import config as config_module
+from ablations.metrics.register import names_in
 
 ROOT = str(config_module.__file__).rpartition("/ablations/")[0]
 
@@ -116,8 +117,10 @@ def test_every_default_is_a_value_that_its_key_allows():
         flat = to_flat_dict(parse([f"profile={profile}"]))
         assert from_flat_dict(flat) == parse([f"profile={profile}"])
         for name, key in KEYS.items():
-            if name not in ("use_afe", "profile"):
+            if name not in ("use_afe", "profile", "eval.metrics"):
                 assert flat[name] == key.profile_default(profile), name
+        asked = KEYS["eval.metrics"].profile_default(profile)
+        assert flat["eval.metrics"] == (asked and ",".join(names_in(asked)))  # "paper" is the names of its six
 
 
 def test_parsing_takes_less_than_a_tenth_of_a_second():

@@ -45,13 +45,14 @@ OTHER_VALUES = {
     "profile": "paper",
     "data.world": 1,
     "ablation": "full",
+    "eval.checkpoint": "best",
     # A module that registers nothing is a plug-in too.
     "plugins": "json",
 }
 
 
 # Keys that have one possible value in the tiny profile for now.
-FIXED = ("data.image_size",)
+FIXED = ("data.image_size", "data.test_source")
 
 
 def another_value(key: Key) -> object:

@@ -298,7 +298,9 @@ def data_module(source: Path, cache_dir: Path, **options) -> CFPDataModule:
     tokenizers = SimpleNamespace(
         tokenize=tokenize, tokenize_t5=lambda texts: [[5, 1] for _ in texts], t5_pad_id=0, count_tokens=count_tokens
     )
-    settings = DataSettings(source, 16, 4, cache_dir=cache_dir, **{"num_validation": 2, "clean_captions": False, "own_split": False} | options)
+    settings = DataSettings(
+        source, 16, 4, cache_dir=cache_dir, **{"num_validation": 2, "clean_captions": False, "own_split": False} | options
+    )
     return CFPDataModule(settings, 0, tokenizers, [PixelEncoder()], lambda line: None)
 
 
