@@ -35,8 +35,8 @@ CHANGED = {
     "eval.metrics eval null as_before=null": 'eval.metrics eval null paper="paper" as_before=null',
     'eval.missing_metrics run "error"': 'eval.missing_metrics run "error" paper="skip"',
 }
-# What the defaults of profile=paper were until it computed in bfloat16, with the VAE in float32, held out as many as the authors, and scored
-# by the paper's metrics unasked.
+# What the defaults of profile=paper were until it computed in bfloat16, with the VAE in float32, held out as many rows as the authors and
+# scored by the paper's metrics unasked.
 PAPER_OF_THEN = "train.precision=16-mixed backbones.frozen_dtype=float32 backbones.vae_dtype=null data.num_validation=256 eval.metrics=null"
 # Arguments, beside those of then, the arm's name, the training's.
 NAMES = (

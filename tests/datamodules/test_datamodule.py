@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,8 +72,7 @@ def make(tmp_path, *names, seed=0, say=lambda line: None, **options):
 
 def take(data, count, start=0):
     data.start_batch = start
-    batches = iter(data.train_dataloader())
-    return [next(batches) for _ in range(count)]
+    return list(islice(data.train_dataloader(), count))
 
 
 def assert_equal_batches(left, right):

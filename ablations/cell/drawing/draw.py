@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ablations.cell.drawing.picture_store import PictureStore
-from ablations.cell.drawing.pictures import draw_each
+from ablations.cell.drawing.pictures import draw_each, stopping
 from ablations.cell.processes.share import ALL, FOLDER, Share, read_drawings
 from ablations.cell.work import Work
 from ablations.results.picture_files import PictureFiles, save_pixels
@@ -41,5 +41,5 @@ def _draw(work: Work, module: PromptRefinerModule, drawings: Sequence[Drawing], 
     def keep(places: list[int], pixels: np.ndarray) -> None:
         save_pixels([paths[place] for place in places], pixels)
 
-    check = lambda: work.stop.check("drawing")  # noqa: E731
-    draw_each(module.backbones, wanted, work.config.eval, work.console.track, check, keep, module.text_encoder, store)
+    track = stopping(work.console.track, lambda: work.stop.check("drawing"))
+    draw_each(module.backbones, wanted, work.config.eval, track, keep, module.text_encoder, store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,12 +54,26 @@ def draw_texts(
     return model.generate(states(texts), states([""]), image_seeds, **settings)
 
 
+# Passes batches on, showing how many of how many are done, under a label.
+Track = Callable[[Iterable, int, str], Iterable]
+
+
+def stopping(track: Track, check: Callable[[], None]) -> Track:
+    """`track` that calls `check()` before each batch, which may raise to stop."""
+
+    def tracked(items: Iterable, total: int, label: str) -> Iterator:
+        for item in track(items, total, label):
+            check()
+            yield item
+
+    return tracked
+
+
 def draw_each(
     backbones: Backbones,
     drawings: Sequence[Drawing],
     config: EvalConfig,
-    track: Callable[[Iterable, int, str], Iterable],
-    check: Callable[[], None],
+    track: Track,
     keep: Callable[[list[int], np.ndarray], None],
     trained: FineGrainedTextEncoder | None = None,
     store: PictureStore | None = None,
@@ -67,10 +81,9 @@ def draw_each(
     """Draws every picture once and hands it on: `keep(places, pixels)` gets the places in `drawings` that show it, and uint8 (H, W, 3).
 
     Equal text at equal image noise, read by one encoder, is one picture; no more than a batch of them is in memory. `trained` is the E_T
-    of the drawings by the trained encoder. `track(iterable, total, label)` shows progress, `check()` is called before each batch and may
-    raise to stop. Pictures that are in `store` are not drawn, and those that are drawn go there. Batches are always full, so that a
-    picture is the same whatever else is to be drawn: see `ablations.results.made_by`. Raises ValueError for a drawing by the trained
-    encoder where there is none.
+    of the drawings by the trained encoder. Pictures that are in `store` are not drawn, and those that are drawn go there. Batches are
+    always full, so that a picture is the same whatever else is to be drawn: see `ablations.results.made_by`. Raises ValueError for a
+    drawing by the trained encoder where there is none.
     """
     places: dict[Picture, list[int]] = {}
     for place, picture in enumerate(_pictures_of(drawings, trained, name_by_weights=store is not None)):
@@ -84,7 +97,6 @@ def draw_each(
             keep(places[picture], pixels)
     batches = _batches(backbones, missing, config)
     for batch in track(batches, len(batches), "drawing"):
-        check()
         filled = batch.pictures + batch.pictures[-1:] * (config.batch_size - len(batch.pictures))
         images = draw_texts(
             backbones,
@@ -103,19 +115,20 @@ def draw_pictures(
     backbones: Backbones,
     drawings: Sequence[Drawing],
     config: EvalConfig,
-    track: Callable[[Iterable, int, str], Iterable],
+    track: Track,
     check: Callable[[], None],
     trained: FineGrainedTextEncoder | None = None,
     store: PictureStore | None = None,
 ) -> np.ndarray:
-    """The pictures in memory, uint8 (len(drawings), H, W, 3), in order: for few. The arguments and what is raised are as in `draw_each`."""
+    """The pictures in memory, uint8 (len(drawings), H, W, 3), in order: for few. `check()` is called before each batch and may raise to
+    stop; the other arguments and what is raised are as in `draw_each`."""
     pictures: list[np.ndarray | None] = [None] * len(drawings)
 
     def keep(places: list[int], pixels: np.ndarray) -> None:
         for place in places:
             pictures[place] = pixels
 
-    draw_each(backbones, drawings, config, track, check, keep, trained, store)
+    draw_each(backbones, drawings, config, stopping(track, check), keep, trained, store)
     return np.stack(pictures)
 
 

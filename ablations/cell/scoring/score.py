@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ablations.cell.processes.share import ALL, FOLDER, Share, read_drawings, scores_file
 from ablations.cell.scoring.fitting import fitting_for
@@ -20,7 +19,8 @@ from ablations.metrics.base import NOT_AVAILABLE
 from ablations.metrics.judge import JUDGED, judge_asked_for, problem_of, refusal
 from ablations.metrics.weights import weights_folder
 from ablations.results.picture_files import PictureFiles
-from ablations.results.prompts_and_scores import Drawing, drawn, write_scores
+from ablations.results.prompts_and_scores import Drawing, drawn, read_scores, write_scores
+from ablations.results.scores import COLUMNS
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import whole_file
 from datamodules.records import EvalPrompt
@@ -93,8 +93,7 @@ def score_share(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], share
     rows = {json.dumps([name, condition]): np.concatenate(parts) for name, of in scores.rows.items() for condition, parts in of.items()}
     with whole_file(path.with_suffix(".npz")) as aside, aside.open("wb") as stream:
         np.savez(stream, unavailable=np.array(json.dumps(scores.unavailable)), **rows)
-    with whole_file(path) as aside:
-        scores.table.to_parquet(aside, index=False)
+    write_scores(path, scores.table)
 
 
 def _of_share(work: Work, scorer: Scorer, prompts: Sequence[EvalPrompt], drawings: Sequence[Drawing], share: Share) -> ShareScores:
@@ -110,4 +109,4 @@ def _read_share(path: Path) -> ShareScores:
             if key != "unavailable":
                 name, condition = json.loads(key)
                 rows.setdefault(name, {})[condition] = [content[key]]
-    return ShareScores(pd.read_parquet(path), rows, unavailable)
+    return ShareScores(read_scores(path, COLUMNS), rows, unavailable)
