@@ -149,10 +149,9 @@ def test_training_from_batch_k_continues_the_same_sequence(tmp_path):
 
 def test_start_follows_from_the_trainers_steps_and_accumulation(tmp_path):
     data = make(tmp_path)
-    data.trainer = type("Trainer", (), {"global_step": 3, "accumulate_grad_batches": 2, "world_size": 1, "global_rank": 0})()
+    data.trainer = SimpleNamespace(global_step=3, accumulate_grad_batches=2, world_size=1, global_rank=0)
     assert data.start_batch == 6
-    batch = next(iter(data.train_dataloader()))
-    assert_equal_batches(batch, take(make(tmp_path), 1, 6)[0])
+    assert_equal_batches(next(iter(data.train_dataloader())), take(make(tmp_path), 1, 6)[0])
 
 
 class IdRecorder(LightningModule):
