@@ -51,6 +51,7 @@ def forecast_sweep(
         "parts": parts,
         "processor_share": probes.processor_share,
         "bytes": together.bytes + feature_bytes,
+        "memory_bytes": max((costs.memory_bytes for costs in (*training.values(), *evaluation.values())), default=0.0),
         "new_pictures": together.new_pictures,
         "pictures": together.pictures,
     }

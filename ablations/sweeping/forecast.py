@@ -41,7 +41,8 @@ PARTS = ("training", "checks", "refining", "drawing", "scoring", "other")
 
 @dataclass(frozen=True)
 class TrainingCosts:
-    """Of one training: seconds a step and before the first one, bytes of its checkpoint; of its data: seconds and bytes a record."""
+    """Of one training: seconds a step and before the first one, bytes of its checkpoint; of its data: seconds and bytes a record; the most
+    memory of a GPU that its steps took, 0 on a CPU."""
 
     steps: int
     step_seconds: float
@@ -52,16 +53,18 @@ class TrainingCosts:
     encode_seconds: float
     feature_bytes: int
     encoders: dict[str, str]
+    memory_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
 class EvaluationCosts:
-    """Seconds for a token of a prompt, for a picture and for its scores, and the bytes of a picture."""
+    """Seconds for a token of a prompt, for a picture and for its scores, the bytes of a picture, and the most memory of a GPU."""
 
     token_seconds: float
     picture_seconds: float
     score_seconds: float
     picture_bytes: float
+    memory_bytes: float = 0.0
 
 
 @dataclass
@@ -208,7 +211,9 @@ def _forecast(
     found.seconds["other"] = _OTHER_SECONDS
     if needs_training:
         costs = training[training_kind(config)]
-        found.seconds["training"] = costs.start_seconds + costs.steps * costs.step_seconds
+        found.seconds["training"] = (
+            costs.start_seconds + costs.steps * costs.step_seconds / config.trainer.devices / config.trainer.num_nodes
+        )
         found.seconds["checks"] = _CHECK_STEPS * costs.step_seconds * config.train.check_records / 512
         found.bytes += costs.checkpoint_bytes
     groups = picture_groups(config)
@@ -220,6 +225,9 @@ def _forecast(
     found.seconds["refining"] = refined_tokens(config) * each.token_seconds
     found.seconds["drawing"] = math.ceil(found.new_pictures / e.batch_size) * e.batch_size * each.picture_seconds
     found.seconds["scoring"] = found.new_pictures * each.score_seconds
+    # Timed on one device; what several share out is taken to be shared evenly.
+    processes = config.trainer.devices * config.trainer.num_nodes
+    found.seconds |= {part: found.seconds[part] / processes for part in ("refining", "drawing", "scoring")}
     found.bytes += _OTHER_BYTES + each.picture_bytes * (found.pictures + (found.new_pictures if e.reuse else 0))
     return found
 

@@ -58,6 +58,8 @@ def show_plan(cells: Grid | Search, forecasts: Mapping[str, CellForecast], total
     if totals["processor_share"] < UNDISTURBED:
         share, idle = totals["processor_share"], duration(totals["seconds"] * totals["processor_share"])
         console.say(f"the machine is busy: while it was timed this process got {share:.0%} of its processors; idle, about {idle}")
+    if totals["memory_bytes"]:
+        console.say(f"GPU memory: {totals['memory_bytes'] / 1e9:.1f} GB at most, of each process's GPU")
     free = shutil.disk_usage(_existing(cells.folder)).free
     short = ": NOT ENOUGH, choose another output_dir" if totals["bytes"] > free else ""
     console.say(f"disk: {totals['bytes'] / 1e6:,.0f} MB, of {free / 1e6:,.0f} MB free{short}")

@@ -61,6 +61,16 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def _memory(device: torch.device) -> float:
+    """The most memory that this process held of a GPU since the last time; 0 elsewhere."""
+    if device.type != "cuda":
+        return 0.0
+    most = float(torch.cuda.max_memory_reserved(device))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return most
+
+
 def _seconds(device: torch.device, work: Callable[[], object]) -> float:
     started = _now(device)
     work()
@@ -132,6 +142,7 @@ def probe_training(config: Config, shared: Shared, scratch: Path) -> TrainingCos
         encode_seconds=pictures.open_seconds + views * pictures.network_seconds,
         feature_bytes=views * sum(4 * int(np.prod(shape)) for encoder in data.encoders for shape in encoder.shapes().values()),
         encoders={encoder.name: encoder.digest for encoder in data.encoders},
+        memory_bytes=_memory(device),
     )
 
 
@@ -182,6 +193,7 @@ def probe_evaluation(config: Config, shared: Shared, scratch: Path) -> Evaluatio
         picture_seconds=(one + per_step * (e.steps - 1)) / e.batch_size,
         score_seconds=_time_scores(config, module.backbones, prompts, images),
         picture_bytes=float(np.mean([_png_bytes(image) for image in images])),
+        memory_bytes=_memory(device),
     )
 
 
