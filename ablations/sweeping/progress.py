@@ -18,6 +18,7 @@ from ablations.runtime.console import Console
 from ablations.runtime.files import write_atomically, write_json
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import Cells, Dispatcher, Outcome, is_trained
+from ablations.sweeping.pace import Pace
 from ablations.sweeping.sweep_file import SweepFile
 from datamodules.progress import duration
 
@@ -47,8 +48,7 @@ class SweepProgress:
     def __init__(self, console: Console, sweep: SweepFile, cells: Cells, folder: Path, jobs: int, verbose: bool = False):
         self._console, self._sweep, self._cells, self._folder, self._jobs, self._verbose = console, sweep, cells, folder, jobs, verbose
         self._dispatcher: Dispatcher | None = None
-        self._began: dict[int, bool] = {}
-        self._seconds: dict[bool, list[float]] = {True: [], False: []}  # by whether the cell was trained
+        self._pace = Pace()
         self._recorded = -1
         self._is_waiting = False
         self._bar: Progress | None = None
@@ -105,7 +105,6 @@ class SweepProgress:
 
     def begins(self, cell: Cell) -> None:
         self._is_waiting = False
-        self._began[cell.number] = not is_trained(cell)
         self._record()
         self.say(f"{self._position(cell)} begins: {cell.label or cell.folder}{' (training shared)' if is_trained(cell) else ''}")
 
@@ -123,7 +122,7 @@ class SweepProgress:
                 write_atomically(path, details)
                 self.say(f"  traceback: {path}")
         else:
-            self._seconds[self._began[cell.number]].append(outcome.seconds)
+            self._pace.note(cell, outcome.seconds)
             left = self._seconds_left()
             note = f"; about {duration(left)} left" if left else ""
             self.say(f"{self._position(cell)} finished in {duration(outcome.seconds)}: {cell.folder}{_sharing(cell)}{note}")
@@ -137,16 +136,12 @@ class SweepProgress:
             self._bar.update(self._task, completed=self._dispatcher.count("finished") + self._dispatcher.count("failed"))
 
     def _seconds_left(self) -> float | None:
-        """From the cells that ended here: those with a training and those without, each by the mean of its kind."""
         assert self._dispatcher is not None
         left = self._dispatcher.not_ended()
-        to_train = len({cell.folder.training_path for cell in left if not is_trained(cell)})
+        ended = [cell for cell in self._cells.cells if cell not in left]
         unknown = self._cells.total - len(self._cells.cells)
-        all_seconds = [*self._seconds[True], *self._seconds[False]]
-        if not all_seconds:
-            return None
-        mean = {kind: sum(times or all_seconds) / len(times or all_seconds) for kind, times in self._seconds.items()}
-        return ((to_train + unknown) * mean[True] + (len(left) - to_train) * mean[False]) / self._jobs
+        seconds = self._pace.seconds_of(left, ended, unknown)
+        return None if seconds is None else seconds / self._jobs
 
     def _record(self) -> None:
         self._session["seconds"] = round(time.monotonic() - self._started, 3)
