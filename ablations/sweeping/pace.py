@@ -38,8 +38,8 @@ class Pace:
     def seconds_of(self, left: Sequence[Cell], ended: Collection[Cell], unknown: int = 0) -> float | None:
         """What the cells that are left take, one after the other; None where nothing was learnt.
 
-        Pictures that they share with those that have `ended`, or with one another, are drawn once. Of a search `unknown` cells have not been
-        asked for: each counts like a cell with a training and pictures of its own.
+        Pictures that they share with those that have `ended`, or with one another, are drawn once. Of a search `unknown` cells have not
+        been asked for: each counts like a cell with a training and pictures of its own.
         """
         if not self._rest:
             return None

@@ -138,7 +138,8 @@ class SweepProgress:
     def _seconds_left(self) -> float | None:
         assert self._dispatcher is not None
         left = self._dispatcher.not_ended()
-        ended = [cell for cell in self._cells.cells if cell not in left]
+        numbers = {cell.number for cell in left}
+        ended = [cell for cell in self._cells.cells if cell.number not in numbers]
         unknown = self._cells.total - len(self._cells.cells)
         seconds = self._pace.seconds_of(left, ended, unknown)
         return None if seconds is None else seconds / self._jobs
