@@ -17,7 +17,7 @@ from lightning_modules.prompt_refiner import PromptRefinerModule
 def announce(work: Work, module: PromptRefinerModule) -> None:
     """Say that this is a rehearsal, and of what size, here and in run.json."""
     parts = parameters_by_part(module)
-    work.folder.record(rehearsal=True, parameters=parts)
+    work.record(rehearsal=True, parameters=parts)
     work.console.say("rehearsal: random weights at full size, T5's pieces made up; no score of it means anything, and no table takes it in")
     work.console.table(parameter_table(parts))
 
