@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ablations.baselines.base import Asked, Written
 from ablations.baselines.register import REFERENCE, Method, register
-from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from ablations.config import Config
@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
-def read_checkpoint(checkpoint: Path, backbones: Backbones) -> dict:
-    """A training's checkpoint, mapped into memory. Raises UserError where it cannot be read or was made with other frozen networks."""
-    import torch
+def checked_checkpoint(checkpoint: Path, backbones: Backbones) -> dict:
+    """A training's checkpoint. Raises UserError where it cannot be read or was made with other frozen networks."""
+    from ablations.cell.training.checkpoints import read_checkpoint
 
-    try:
-        content = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:  # a torn file has as many errors as it has bytes
-        raise UserError(f"{checkpoint} cannot be read ({one_line(error)[:160]}): train this seed again with force=true") from error
+    content = read_checkpoint(checkpoint)
     trained_on = content["made_from"]["weights"]
     if trained_on != backbones.digest:
         raise UserError(
@@ -34,10 +31,10 @@ def read_checkpoint(checkpoint: Path, backbones: Backbones) -> dict:
 
 
 def load_refiner(config: Config, checkpoint: Path, backbones: Backbones) -> PromptRefinerModule:
-    """The trained refiner of a seed, on the backbones' device. Raises UserError as `read_checkpoint` does."""
+    """The trained refiner of a seed, on the backbones' device. Raises UserError as `checked_checkpoint` does."""
     from ablations.cell.loading.module import build_module
 
-    content = read_checkpoint(checkpoint, backbones)
+    content = checked_checkpoint(checkpoint, backbones)
     module = build_module(config, backbones)
     module.on_load_checkpoint(content)
     module.load_state_dict(content["state_dict"])

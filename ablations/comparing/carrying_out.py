@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ablations.baselines.base import Asked, Baseline
-from ablations.baselines.refiner import load_refiner, read_checkpoint
+from ablations.baselines.refiner import checked_checkpoint, load_refiner
 from ablations.baselines.register import Context
 from ablations.cell.cell import run_cell
 from ablations.cell.drawing.pictures import draw_pictures
@@ -96,7 +96,7 @@ class _CarryingOut:
         try:
             self._backbones = self.shared.backbones(config)
             for seed in comparison.seeds:
-                read_checkpoint(comparison.checkpoint(seed), self.backbones)  # an unfit one is said before anything is written
+                checked_checkpoint(comparison.checkpoint(seed), self.backbones)  # an unfit one is said before anything is written
             data = build_data(config, build_module(config, self.backbones), self.console.say)
             self.backbones.to(device_of(config))
             self.shared.read_records(config, data)

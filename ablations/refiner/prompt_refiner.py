@@ -22,6 +22,7 @@ from ablations.cell.loading.device import best_device, ready
 from ablations.cell.loading.module import build_module
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.refining.refine import refine_settings
+from ablations.cell.training.checkpoints import read_checkpoint
 from ablations.config import KEYS, Config
 from ablations.config.parsing import convert
 from ablations.figures.new_words import split_new_words
@@ -118,8 +119,7 @@ class PromptRefiner:
         that the run was trained on.
         """
         run = find_trained_run(run_dir)
-        # Mapped: the optimiser's state, its larger part, is never read.
-        checkpoint = torch.load(run.checkpoint, weights_only=True, map_location="cpu", mmap=True)
+        checkpoint = read_checkpoint(run.checkpoint)
         backbones = backbones or _load_backbones(run.config)
         _check_weights(backbones, checkpoint["made_from"]["weights"], str(run_dir))
         module = build_module(run.config, backbones)

@@ -43,6 +43,7 @@ def drop_all_but_best(folder: Path, count: int) -> None:
     """Remove those that are no more among the best `count`."""
     for _, _, path in best_of(folder)[count:]:
         path.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
 
 
 def asked_for(folder: Path, which: str) -> Path:

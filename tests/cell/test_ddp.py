@@ -83,7 +83,7 @@ def test_two_processes_give_the_losses_and_weights_of_one_over_20_steps(small_ba
     one = train_here(parse(arguments(tmp_path / "one", *options)), small_backbones)
     two = train_here(parse(arguments(tmp_path / "two", *options, "trainer.devices=2")), small_backbones)
     assert_same_training(one, two, 20)
-    assert sorted(path.name for path in two.training_path.rglob("*") if path.is_file()) == [FINAL, "metrics.csv"]
+    assert sorted(path.name for path in two.training_path.rglob("*") if path.is_file()) == [FINAL, f"{FINAL}.sha256", "metrics.csv"]
     assert not multiprocessing.active_children()
 
 

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from ablations.cell.loading.device import device_of
 from ablations.cell.processes.group import JoinedDDP, batch_group, sees_its_own_device, sharing_of
 from ablations.cell.processes.place import Place
-from ablations.cell.training.checkpoints import in_background
+from ablations.cell.training.checkpoints import in_background, remove
 from ablations.cell.work import Work
 from ablations.config import Config
 from ablations.results.checkpoints import FINAL, LAST, best_name, drop_all_but_best, kept_name, would_be_kept
@@ -280,7 +280,7 @@ def fit(
                 # The signal came before the first step, while Lightning's handler was still in place.
                 raise Preempted("training, before its first step") from signalled
         if not (place and place.rank):  # all is written by now
-            (work.folder.checkpoints / LAST).unlink(missing_ok=True)
+            remove(work.folder.checkpoints / LAST)
             drop_all_but_best(work.folder.checkpoints, work.config.train.keep_best)
     finally:
         module.batch_group = None

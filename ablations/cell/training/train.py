@@ -14,7 +14,7 @@ from pathlib import Path
 from ablations.cell.loading.load import Loaded
 from ablations.cell.processes.group import check_devices, uses_ddp
 from ablations.cell.training import rehearsal
-from ablations.cell.training.checkpoints import read_checkpoint
+from ablations.cell.training.checkpoints import DamagedCheckpoint, read_checkpoint, remove, set_aside
 from ablations.cell.training.fit import CURVES, fit
 from ablations.cell.training.trained import Trained
 from ablations.cell.work import Work
@@ -56,9 +56,12 @@ def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule
     final, last = folder.checkpoints / FINAL, folder.checkpoints / LAST
     made_from = {"data": data.digest, "weights": module.backbones.digest}
     for path in (final, last):
-        if path.exists() and read_checkpoint(path)["made_from"] != made_from:
-            say(f"training: {path} was made from other data or weights, so it is not used")
-            path.unlink()
+        try:
+            if path.exists() and read_checkpoint(path)["made_from"] != made_from:
+                say(f"training: {path} was made from other data or weights, so it is not used")
+                remove(path)
+        except DamagedCheckpoint as damaged:
+            set_aside(path, damaged, say)
     if final.exists():
         say(f"training: {folder.train_id}/seed-{folder.seed} is finished already, its weights are used")
         return Trained(load_trained(module, asked_for(folder.checkpoints, config.eval.checkpoint)), 0.0, reused=True)
