@@ -1,26 +1,21 @@
-"""The life of a process beside rank 0: it waits for what rank 0 says, takes its part in it, and writes nothing that is rank 0's."""
+"""What a process beside rank 0 does of each stage, as rank 0 says; it writes nothing that is rank 0's."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import sys
-import threading
 import time
-from contextlib import suppress
 from functools import cached_property
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from torch.distributed import Store, TCPStore
+from torch.distributed import Store
 
 from ablations.cell.drawing.draw import draw_share
 from ablations.cell.loading.load import Loaded, get_ready, load_networks, loaded_of, read_data
-from ablations.cell.processes.crew import LEAVE, Crew
-from ablations.cell.processes.group import POLL_SECONDS, check_devices, one_of, outside_store, threads_of, wait
-from ablations.cell.processes.place import Place, ProcessLost, find_place
+from ablations.cell.processes.crew import LEAVE
+from ablations.cell.processes.group import POLL_SECONDS, check_devices, one_of, threads_of, wait
+from ablations.cell.processes.place import Place
 from ablations.cell.processes.share import Share
 from ablations.cell.refining.refine import Sources, refine_share
 from ablations.cell.scoring.score import require_metrics, score_share, scorer_for
@@ -28,63 +23,10 @@ from ablations.cell.shared import Shared
 from ablations.cell.training.fit import train_beside_rank_0
 from ablations.cell.training.train import load_trained
 from ablations.cell.work import Work
-from ablations.config import Config, from_flat_dict
+from ablations.config import Config
 from ablations.results.checkpoints import LAST
-from ablations.runtime.console import Console
-from ablations.runtime.errors import UserError, one_line
-from ablations.runtime.quiet_libraries import quiet_libraries
-from ablations.runtime.stopping import Preempted, StopRequest
-
-
-def crew_of(config: Config, console: Console) -> Crew:
-    """The crew of a cell that this process runs as rank 0. Raises UserError where this process is another one's companion."""
-    place = find_place(config)
-    if place.rank:
-        raise UserError(f"this is {place} of a cell that srun started: only python -m ablations.run can be started that way")
-    return Crew(config, place, companion_main, console.say)
-
-
-def companion_main(connection: Connection, flat: dict, place: Place, port: int) -> None:
-    """The life of a process that rank 0 started: it prints nothing, and ends when rank 0 is gone."""
-    if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C is rank 0's, which ends all of them after the same step
-    stop = StopRequest().install()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-    def leave_with_rank_0() -> None:
-        with suppress(EOFError, OSError):
-            connection.recv()
-        os._exit(1)
-
-    threading.Thread(target=leave_with_rank_0, daemon=True).start()
-    try:
-        quiet_libraries()
-        store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
-        take_part(from_flat_dict(flat), place, store, stop)
-    except Preempted as preempted:
-        sys.exit(preempted.exit_code)
-    except Exception as error:
-        # Rank 0 says it, if this process was the first to fail.
-        with suppress(OSError):
-            connection.send(one_line(f"{type(error).__name__}: {error}"))
-        sys.exit(1)
-
-
-def follow(config: Config, place: Place, stop: StopRequest) -> None:
-    """What `python -m ablations.run` does in a process that torchrun or srun started beside rank 0.
-
-    Raises ProcessLost, in one line that names this process, for whatever goes wrong in it alone.
-    """
-    store = outside_store(place)
-    try:
-        take_part(config, place, store, stop)
-    except FloatingPointError:
-        sys.exit(1)  # the loss is the same in every process: rank 0 says it
-    except Exception as error:
-        lost = one_line(f"{place} on {socket.gethostname()}: {type(error).__name__}: {error}")
-        with suppress(Exception):  # rank 0, whose store it may be, is gone
-            store.set(f"failed/{place.rank}", lost)
-        raise ProcessLost(lost) from error
+from ablations.runtime.errors import UserError
+from ablations.runtime.stopping import StopRequest
 
 
 def take_part(config: Config, place: Place, store: Store, stop: StopRequest) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ablations.cell.beside import crew_of
 from ablations.cell.checking.check import check
 from ablations.cell.drawing.draw import draw
+from ablations.cell.lives import crew_of
 from ablations.cell.loading.device import require_device
 from ablations.cell.loading.load import load
 from ablations.cell.processes.group import threads_of

@@ -19,7 +19,7 @@ def start_cell(config: Config, stop: StopRequest) -> int:
         announce_libraries()
     quiet_libraries()
     if place.rank > 0:
-        from ablations.cell.beside import follow
+        from ablations.cell.lives import follow
 
         try:
             follow(config, place, stop)

@@ -15,7 +15,7 @@ import torch
 from torch import distributed
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-from ablations.cell.beside import crew_of, follow
+from ablations.cell.lives import crew_of, follow
 from ablations.cell.loading.data import build_data
 from ablations.cell.loading.module import build_module
 from ablations.cell.processes import group as companions
@@ -165,7 +165,7 @@ def test_a_process_that_fails_is_named_with_its_reason(small_backbones, tmp_path
     config = parse(arguments(tmp_path, "trainer.devices=2", "train.max_steps=2"))
     # The networks here are made before the folder is looked for; the other process looks for it and finds none.
     config = replace(config, backbones=replace(config.backbones, init="pretrained", dir=str(tmp_path / "nowhere")))
-    with pytest.raises(ProcessLost, match=r"process 1 of 2 failed: FileNotFoundError: .*nowhere"):
+    with pytest.raises(ProcessLost, match=r"process 1 of 2 failed: UserError: tiny weights .*nowhere"):
         train_here(config, small_backbones)
     assert not distributed.is_initialized() and not multiprocessing.active_children()
 

@@ -78,7 +78,7 @@ def test_looking_at_held_out_losses_changes_no_bit_of_a_training_and_is_the_same
     rows, seen = (read_curves(run.training_path / CURVES) for run in (unseen, watched))
     assert [{name: value for name, value in row.items() if not name.startswith("val/")} for row in seen] == rows
     assert [row["step"] for row in seen if "val/l_mse" in row] == [2, 4]
-    assert {name for name in seen[1] if name.startswith("val/")} == {"val/l_mse", "val/l_text", "val/l_clip"}
+    assert {name for name in seen[1] if name.startswith("val/")} == {"val/l_mse", "val/l_text", "val/l_clip", "val/loss"}
 
 
 def test_a_reading_that_starts_from_pictures_resumes_bit_for_bit_and_does_not_start_again(small_backbones, tmp_path, monkeypatch):
@@ -144,8 +144,7 @@ def test_a_checkpoint_holds_trained_parameters_only(small_backbones, tmp_path):
     assert {name.split(".")[0] for name in content["state_dict"]} == {"text_encoder", "adapter", "afe"}
     trained = sum(p.numel() for p in module.parameters())
     assert sum(value.numel() for value in content["state_dict"].values()) == trained
-    moments = sum(state["exp_avg"].numel() for state in content["optimizer_states"][0]["state"].values())
-    assert moments == trained
+    assert "optimizer_states" not in content  # two thirds of the file, which nothing reads again
 
 
 def test_a_finished_training_is_taken_by_an_arm_that_differs_in_eval_keys_only(small_backbones, tmp_path):
