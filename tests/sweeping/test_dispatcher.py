@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ablations.results.run_folder import RunFolder
-from ablations.results.trained_run import FINAL_CHECKPOINT
+from ablations.results.checkpoints import FINAL
 from ablations.sweeping.cells import Grid, cells_of
 from ablations.sweeping.dispatcher import Dispatcher, Outcome
 from ablations.sweeping.sweep_file import read_sweep_file
@@ -34,7 +34,7 @@ def finish(cell, status: str = "finished") -> None:
 
 def train(cell) -> None:
     cell.folder.checkpoints.mkdir(parents=True, exist_ok=True)
-    (cell.folder.checkpoints / FINAL_CHECKPOINT).touch()
+    (cell.folder.checkpoints / FINAL).touch()
 
 
 def test_every_cell_is_handed_out_once_in_the_files_order(grid):

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _BYTES_IN_MEMORY = 128 * 2**20
 # Looking for other processes' scores may take no more than this share of the time: a large evaluation has thousands of files.
 _LOOKING_SHARE = 0.02
+_QUICK_S = 0.01
 
 
 class ScoreStore:
@@ -94,7 +95,8 @@ class ScoreStore:
             if shard is not None:
                 self._in_files.setdefault(metric, {}).update(dict.fromkeys(shard[0], path))
         ended = time.monotonic()
-        self._look_again[metric] = ended + (ended - started) / _LOOKING_SHARE
+        took = ended - started
+        self._look_again[metric] = ended + (took / _LOOKING_SHARE if took > _QUICK_S else 0.0)
 
     def _write(self, metric: str, keys: list[str], rows: np.ndarray) -> None:
         if self.folder is None:
