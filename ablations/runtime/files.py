@@ -14,7 +14,7 @@ from ablations.runtime.errors import RunFolderError
 from datamodules import files
 from datamodules.files import PARTIAL
 
-__all__ = ["PARTIAL", "cannot", "cannot_write", "whole_file", "whole_folder", "write_atomically", "write_json"]
+__all__ = ["PARTIAL", "cannot", "cannot_write", "set_aside", "whole_file", "whole_folder", "write_atomically", "write_json"]
 
 
 @contextmanager
@@ -47,6 +47,16 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
 def write_json(path: str | os.PathLike[str], content: object) -> None:
     """Writes JSON whole or not at all. Array scalars become numbers; JSON has no NaN, so a number that is not finite becomes null."""
     write_atomically(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file to NAME.damaged, so that another can be made; returns the new path. Raises RunFolderError."""
+    aside = path.with_suffix(".damaged")
+    try:
+        path.replace(aside)
+    except OSError as error:
+        raise cannot("set aside", path, error) from error
+    return aside
 
 
 def _plain(value: Any) -> Any:

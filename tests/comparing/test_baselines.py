@@ -116,7 +116,7 @@ def test_our_refiner_writes_what_a_cell_refines_with_the_same_keys(small_backbon
 
     config = parse(["backbones.init=random", f"output_dir={tmp_path}", "prompt_len=4", "eval.max_new_tokens=8"])
     module = build_module(config, small_backbones).eval()
-    content = {"state_dict": module.state_dict(), "made_from": {"weights": small_backbones.digest}}
+    content = {"state_dict": module.state_dict(), "global_step": 0, "made_from": {"weights": small_backbones.digest}}
     torch.save(content, tmp_path / "final.ckpt")
     loads: list[int] = []
 

@@ -13,6 +13,7 @@ from helpers.imports import ROOT, graph, modules, reachable
 
 # What drawing and scoring import though it decides about no pixel and no score, or only through what is written down beside the code.
 DECIDES_NOTHING = {
+    "ablations.cell.processes": "which process makes what: prompts are shared out whole, with all that is drawn and scored for them",
     "ablations.cell.work": "what was asked for, where it goes and who hears of it",
     "ablations.config": "settings that decide stand in `made_by` by value",
     "ablations.figures": "shows what was drawn",
@@ -20,6 +21,7 @@ DECIDES_NOTHING = {
     "ablations.runtime": "files, errors and lines on the screen",
     "datamodules.files": "files that appear whole",
     "datamodules.records": "texts stand in the keys of pictures and scores",
+    "datamodules.sharing": "which process trains on which records",
     "datamodules.stored_images": "reads the pictures of records, which are not drawn",
 }
 # Drawing reaches these through the names of metrics in the config and the type of a record's scene.

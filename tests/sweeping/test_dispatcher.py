@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ablations.results.run_folder import RunFolder
 from ablations.results.checkpoints import FINAL
+from ablations.results.run_folder import RunFolder
 from ablations.sweeping.cells import Grid, cells_of
 from ablations.sweeping.dispatcher import Dispatcher, Outcome
 from ablations.sweeping.sweep_file import read_sweep_file

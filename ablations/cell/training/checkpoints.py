@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
+from ablations.runtime import files
 from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.files import whole_file, write_atomically
 from datamodules.files import file_digest
@@ -66,8 +67,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def set_aside(path: Path, why: DamagedCheckpoint, say: Callable[[str], None]) -> None:
     """Rename a damaged checkpoint, so that the training can begin anew, and say so."""
-    aside = path.with_suffix(".damaged")
-    path.replace(aside)
+    aside = files.set_aside(path)
     _digest_path(path).unlink(missing_ok=True)
     say(f"training: {str(why).partition(': ')[0]}; it is set aside as {aside.name}")
 
