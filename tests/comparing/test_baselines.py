@@ -136,7 +136,7 @@ def test_our_refiner_writes_what_a_cell_refines_with_the_same_keys(small_backbon
     with pytest.raises(UserError, match="was trained on frozen networks of digest other"):
         load(5)
     (tmp_path / "final.ckpt").write_bytes(b"torn")
-    with pytest.raises(UserError, match=r"final.ckpt cannot be read .*train this seed again"):
+    with pytest.raises(UserError, match=r"final.ckpt is damaged .*run its cell again"):
         load(5)
 
 

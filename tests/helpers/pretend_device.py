@@ -239,10 +239,13 @@ class PretendAccelerator(Accelerator):
 
 
 class _MadeHereThenMoved(TorchFunctionMode):
-    """`torch.tensor(data, device=...)` reads its data on the host: a copy, which the operators alone do not show."""
+    """`torch.tensor(data, device=...)` reads its data on the host: a copy, which the operators alone do not show. So does a list as an
+    index (`x[:, [0]]`), which PyTorch makes a tensor of by a kernel that this device has not; from the host, as any device takes it."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if function is torch.Tensor.__getitem__ and isinstance(args[1], tuple):
+            args = (args[0], tuple(torch.tensor(part) if isinstance(part, list) else part for part in args[1]))
         if function is not torch.tensor or kwargs.get("device") is None or torch.device(kwargs["device"]).type != NAME:
             return function(*args, **kwargs)
         return function(*args, **{**kwargs, "device": None}).to(kwargs["device"])
