@@ -52,11 +52,11 @@ class DataSettings:
     source: str | Path
     image_size: int
     batch_size: int
+    num_validation: int
     images: str | Path | None = None
     test_source: str | Path | None = None
     own_split: bool = True
     num_train: int | None = None
-    num_validation: int = 256
     random_flip: bool = True
     clean_captions: bool = True
     max_bad_fraction: float = 0.05

@@ -7,6 +7,7 @@ E = joint-space width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -51,7 +52,7 @@ def entropy(weights_BK: Tensor) -> Tensor:
     return -(weights_BK * weights_BK.clamp_min(1e-12).log()).sum(dim=-1)
 
 
-class Reading(nn.Module):
+class Reading(nn.Module, ABC):
     """One way to understand AFE: logits of what it weighs, a softmax, and the sum.
 
     A subclass says what its vectors are (`reads`: "class_and_patches", the class token and the pooled patch tokens; "layers", the class
@@ -79,13 +80,13 @@ class Reading(nn.Module):
             self.register_buffer("logits_mean", torch.zeros(1))
             self.register_buffer("logits_spread", torch.ones(1))
 
+    @abstractmethod
     def logits(self, vectors_BVE: Tensor, text_BE: Tensor | None) -> Tensor:
         """Logits (B, K), or (B, H, K) with heads, of the images' weights; row i of the texts asks image i."""
-        raise NotImplementedError
 
+    @abstractmethod
     def combine(self, vectors_BVE: Tensor, weights_BK: Tensor) -> Tensor:
         """The representation (B, E) of images under these weights, whosever they are."""
-        raise NotImplementedError
 
     def fit(self, vectors_NVE: Tensor) -> None:
         """Start from pictures: called once, before the first step of a training. Float32 on the CPU; most readings have no use for it."""

@@ -84,5 +84,5 @@ def _device(name: str, threads: int | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
         return device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: torch has no such device here ({one_line(error)[:120]})") from error

@@ -50,7 +50,7 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged file to NAME.damaged, so that another can be made; returns the new path. Raises RunFolderError."""
+    """Gives a damaged file the ending .damaged, so that another can be made; returns the new path. Raises RunFolderError."""
     aside = path.with_suffix(".damaged")
     try:
         path.replace(aside)

@@ -32,7 +32,7 @@ def test_the_data_modules_defaults_are_those_of_the_config():
     """Where a setting has a default at all: one that said something else than the config would be a trap for other users."""
     defaults = {item.name: item.default for item in dataclasses.fields(DataSettings) if item.default is not dataclasses.MISSING}
     keys = {name.rpartition(".")[2]: key for name, key in KEYS.items() if name.startswith(("data.", "train.", "loss."))}
-    shared = defaults.keys() & keys.keys() - {"num_train", "num_validation", "num_workers"}  # the profile's and the device's
+    shared = defaults.keys() & keys.keys() - {"num_train", "num_workers"}  # of the tiny world alone, and the device's
     assert {"max_bad_fraction", "clean_captions", "random_flip", "encode_batch_size", "clip_bank"} <= shared
     assert {name: defaults[name] for name in shared} == {name: keys[name].default for name in shared}
 

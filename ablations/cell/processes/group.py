@@ -45,11 +45,11 @@ class _KnownPlace(ClusterEnvironment):
 
     @property
     def main_address(self) -> str:
-        raise NotImplementedError("the process group is there already")
+        raise RuntimeError("the process group is there already: nobody needs an address to meet at")
 
     @property
     def main_port(self) -> int:
-        raise NotImplementedError("the process group is there already")
+        raise RuntimeError("the process group is there already: nobody needs an address to meet at")
 
     @staticmethod
     def detect() -> bool:
