@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from faults.bench import pytest_addoption, pytest_terminal_summary  # noqa: F401  (hooks: their options are known wherever tests start)
 from helpers import pretend_backend
 
 pretend_backend.register()

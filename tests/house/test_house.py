@@ -32,7 +32,7 @@ STAGES = ("loading", "training", "checking", "refining", "drawing", "scoring")
 KNOW_SEVERAL_STAGES = {"ablations.cell.cell", "ablations.cell.beside", "ablations.cell.shared", "ablations.cell.screen"}
 COMMANDS = sorted(file.stem for file in (ROOT / "ablations").glob("*.py") if file.stem not in ("__init__", "__main__"))
 # Folders of tests beside those that bear the name of what they test.
-OTHER_TESTS = {"commands", "devices", "docs", "helpers", "house", "plugins"}
+OTHER_TESTS = {"commands", "devices", "docs", "faults", "helpers", "house", "plugins"}
 
 
 def room_of(module: str) -> str:
