@@ -6,7 +6,7 @@ K = feature vectors of an image, T = target tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import pytorch_lightning as pl
 import torch
@@ -17,11 +17,11 @@ from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.domain_adapter import DomainAdapter
 from lightning_modules.finite_terms import FiniteTerms
 from lightning_modules.frozen_features import ImageVectorEncoder, LatentEncoder
+from lightning_modules.prompt_writing import write_rounds
 from lightning_modules.readings import reading_named
-from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings, Refinement, RefineSettings, TokenSampling
+from lightning_modules.settings import AdapterSettings, LossSettings, OptimizerSettings, Refinement, RefineSettings
 from lightning_modules.step_chance import StepChance
 from lightning_modules.terms import Term
-from lightning_modules.text_decoder import WrittenText
 from lightning_modules.text_encoder import text_mask
 from lightning_modules.training_step import Step
 
@@ -202,7 +202,7 @@ class PromptRefinerModule(pl.LightningModule):
         was_training = self.training
         self.eval()
         try:
-            return self._write_rounds(prompts, prompt_seeds, settings, read)
+            return write_rounds(self.backbones.decoder, prompts, prompt_seeds, settings, read)
         finally:
             self.train(was_training)
 
@@ -217,40 +217,7 @@ class PromptRefinerModule(pl.LightningModule):
         self, prompts: Sequence[str], prompt_seeds: Sequence[Sequence[int]], settings: RefineSettings
     ) -> list[Refinement]:
         """The control "T5 alone": T5's encoder reads the coarse text itself; nothing that was trained takes part."""
-        return self._write_rounds(prompts, prompt_seeds, settings, self.backbones.decoder.embed)
-
-    def _write_rounds(
-        self,
-        prompts: Sequence[str],
-        prompt_seeds: Sequence[Sequence[int]],
-        settings: RefineSettings,
-        read: Callable[[list[str]], tuple[Tensor, Tensor | None]],
-    ) -> list[Refinement]:
-        """All rounds; `read` gives T5's encoder input (B, S, H) for the current texts, and its mask or None."""
-        if len(prompts) != len(prompt_seeds):
-            raise ValueError(f"{len(prompts)} prompts but {len(prompt_seeds)} prompt seeds")
-        if not prompts:
-            return []
-        rows = [Refinement(text, 0, False) for text in prompts]
-        for number in range(settings.rounds if settings.mode == "extend" else 1):
-            texts = [row.text for row in rows]
-            new = self._write_round(texts, *read(texts), [(*seed, number) for seed in prompt_seeds], settings)
-            rows = [_extended(row, written, settings) for row, written in zip(rows, new, strict=True)]
-        return rows
-
-    def _write_round(
-        self, texts: list[str], inputs_BSH: Tensor, mask_BS: Tensor | None, keys: list[tuple[int, ...]], settings: RefineSettings
-    ) -> list[WrittenText]:
-        extend = settings.mode == "extend"
-        return self.backbones.decoder.write(
-            inputs_BSH,
-            keys,
-            max_new_tokens=settings.prompt_len if extend else settings.max_new_tokens,
-            exact_length=extend and settings.exact_length,
-            primers=texts if extend and settings.extend_by == "prime" else None,
-            mask_BS=mask_BS,
-            sampling=TokenSampling(settings.top_p, settings.top_k),
-        )
+        return write_rounds(self.backbones.decoder, prompts, prompt_seeds, settings, self.backbones.decoder.embed)
 
 
 def _loss_of(term: Term, settings: LossSettings, backbones: Backbones) -> nn.Module:
@@ -264,19 +231,3 @@ def _encoders_read_by(losses: LossSettings, backbones: Backbones) -> dict[str, L
     makers = {"latents": backbones.latent_encoder, "image_vectors": lambda: backbones.image_vector_encoder(losses.afe.grid, vectors)}
     read = {name for term in losses.terms() for name in term.reads}
     return {name: make() for name, make in makers.items() if name in read}
-
-
-def _extended(row: Refinement, written: WrittenText, settings: RefineSettings) -> Refinement:
-    text = _joined(row.text, written.text, settings)
-    return Refinement(text, row.num_new_tokens + written.num_tokens, written.truncated, (*row.rounds, text))
-
-
-def _joined(prompt: str, written: str, settings: RefineSettings) -> str:
-    """The refined prompt: the user's text verbatim and what was written after it, or, in mode rewrite, what was written alone."""
-    if settings.mode == "rewrite":
-        return written.strip()
-    if settings.extend_by == "append":
-        clause = prompt if not prompt.strip() or prompt.rstrip().endswith(",") else f"{prompt},"
-        return clause + (" " if clause[-1:].strip() else "") + written.lstrip(" ,")
-    # A piece that starts a word brings its space along: not where there is one, or nothing, before it.
-    return prompt + (written if prompt[-1:].strip() else written.lstrip(" "))

@@ -13,7 +13,8 @@ from ablations.figures.diversity_grid import GridRow, draw_grid
 from ablations.runtime.files import whole_file
 
 if TYPE_CHECKING:
-    from ablations.refiner.prompt_refiner import PromptRefiner, RefinedPrompt
+    from ablations.refiner.candidates import RefinedPrompt
+    from ablations.refiner.prompt_refiner import PromptRefiner
 
 # A grid of more rows is too tall to be looked at, and for most viewers.
 ROWS_PER_PAGE = 12

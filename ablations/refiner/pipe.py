@@ -15,8 +15,9 @@ from ablations.runtime.errors import UserError
 from datamodules.files import whole_file
 
 if TYPE_CHECKING:
+    from ablations.refiner.candidates import RefinedPrompt
     from ablations.refiner.pictures import GridPages
-    from ablations.refiner.prompt_refiner import PromptRefiner, RefinedPrompt
+    from ablations.refiner.prompt_refiner import PromptRefiner
     from ablations.refiner.session import RefiningSettings
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -7,10 +7,8 @@ seed, the prompt's text and the candidate's number, derived as in a run's evalua
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack, overload
 
 import torch
@@ -20,53 +18,20 @@ from ablations.cell.drawing.pictures import Sampling, draw_texts
 from ablations.cell.loading.backbones import backbone_choice
 from ablations.cell.loading.device import best_device, ready
 from ablations.cell.loading.module import build_module
-from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.refining.refine import refine_settings
 from ablations.cell.training.checkpoints import read_checkpoint
 from ablations.config import KEYS, Config
 from ablations.config.parsing import convert
-from ablations.figures.new_words import split_new_words
 from ablations.refiner import exported_refiner
+from ablations.refiner.candidates import RefinedPrompt, refine_texts
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.backbones.loading import load_backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
-from lightning_modules.settings import Refinement
 
 # T5 was pre-trained on at most this many tokens at a time; attention over a primed prompt grows with the square of its length.
 MAX_PROMPT_TOKENS = 512
-
-
-@dataclass(frozen=True)
-class RefinedPrompt:
-    """One candidate: what the user wrote, what came of it, and the keys of its chance.
-
-    `new_text` is what the refiner wrote: in mode extend what follows the user's text, in mode rewrite the whole prompt. `truncated`:
-    it ends within a word. `rounds`: the prompt after each round. `image_seed` draws it at the noise that every text of this prompt,
-    seed and candidate shares, the coarse prompt included, so that pictures can be compared.
-    """
-
-    coarse: str
-    refined: str
-    new_text: str
-    candidate: int
-    seed: int
-    prompt_seed: int
-    image_seed: int
-    num_new_tokens: int
-    truncated: bool
-    mode: str
-    rounds: tuple[str, ...]
-
-    def pieces(self) -> list[tuple[str, bool]]:
-        """The refined prompt as [(text, is_new), ...], to set new words apart from the user's; joined they give it back."""
-        return split_new_words(self.coarse, self.refined)
-
-
-def prompt_key(text: str) -> int:
-    """The number that stands for a prompt's text where a prompt of a data set has its id: 63 bits of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 class Seldom(TypedDict, total=False):
@@ -217,18 +182,10 @@ class PromptRefiner:
             max_new_tokens=_checked("eval.max_new_tokens", max_new_tokens),
         )
         settings = refine_settings(_checked("prompt_len", prompt_len), given)
-        at_once = batch_size or num_candidates
         texts = _texts(prompts)
         if settings.mode == "extend" and settings.extend_by == "prime":
             self._check_lengths(texts, settings.prompt_len * settings.rounds)
-        rows = [(text, candidate) for text in texts for candidate in range(num_candidates)]
-        keys = [prompt_seed(seed, prompt_key(text), candidate) for text, candidate in rows]
-        refined: list[RefinedPrompt] = []
-        for start in range(0, len(rows), at_once):
-            part, part_keys = rows[start : start + at_once], keys[start : start + at_once]
-            written = self.module.refine([text for text, _ in part], [(key,) for key in part_keys], settings)
-            refined += [_result(row, key, one, seed, settings.mode) for row, key, one in zip(part, part_keys, written, strict=True)]
-        grouped = [refined[start : start + num_candidates] for start in range(0, len(refined), num_candidates)]
+        grouped = refine_texts(self.module.refine, texts, num_candidates, seed, settings, batch_size)
         return grouped[0] if isinstance(prompts, str) else grouped
 
     def _check_lengths(self, texts: Sequence[str], new_tokens: int) -> None:
@@ -276,23 +233,6 @@ class PromptRefiner:
         encoder = self.module.text_encoder if plug_in else self.backbones.text_encoder
         pictures = draw_texts(self.backbones, encoder, texts, numbers, sampling)
         return [Image.fromarray(pixels) for pixels in pictures]
-
-
-def _result(row: tuple[str, int], key: int, written: Refinement, seed: int, mode: str) -> RefinedPrompt:
-    coarse, candidate = row
-    return RefinedPrompt(
-        coarse=coarse,
-        refined=written.text,
-        new_text=written.text[len(coarse) :] if mode == "extend" else written.text,
-        candidate=candidate,
-        seed=seed,
-        prompt_seed=key,
-        image_seed=image_seed(seed, prompt_key(coarse), candidate),
-        num_new_tokens=written.num_new_tokens,
-        truncated=written.truncated,
-        mode=mode,
-        rounds=written.rounds,
-    )
 
 
 def _seldom(rounds: int = 1, batch_size: int | None = None) -> tuple[int, int | None]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from ablations.refiner.prompt_refiner import PromptRefiner, RefinedPrompt
+    from ablations.refiner.candidates import RefinedPrompt
+    from ablations.refiner.prompt_refiner import PromptRefiner
 
 NUM_SEEDS = 2**32  # seeds are 0 to 2^32 - 1, as config keys say
 # What repeats in every candidate of a step, and so stands once in its record.

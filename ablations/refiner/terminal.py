@@ -21,7 +21,8 @@ from ablations.runtime.files import write_json
 
 if TYPE_CHECKING:
     from ablations.figures.diversity_grid import GridRow
-    from ablations.refiner.prompt_refiner import PromptRefiner, RefinedPrompt
+    from ablations.refiner.candidates import RefinedPrompt
+    from ablations.refiner.prompt_refiner import PromptRefiner
     from ablations.refiner.session import Step
 
 HELP = """\

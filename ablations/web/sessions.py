@@ -21,7 +21,8 @@ from ablations.runtime.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ablations.refiner.prompt_refiner import PromptRefiner, RefinedPrompt
+    from ablations.refiner.candidates import RefinedPrompt
+    from ablations.refiner.prompt_refiner import PromptRefiner
 
 # Tabs that are remembered, those used least recently being forgotten first; and pictures, which any tab may ask for again.
 MAX_TABS, MAX_PICTURES = 200, 512

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_modules.prompt_refiner import PromptRefinerModule, _joined
+from lightning_modules.prompt_refiner import PromptRefinerModule
+from lightning_modules.prompt_writing import _joined
 from lightning_modules.settings import LossSettings, OptimizerSettings, RefineSettings
 
 PROMPTS = [

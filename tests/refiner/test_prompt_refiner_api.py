@@ -15,10 +15,10 @@ import torch
 import ablations.refiner.prompt_refiner as api
 from ablations import PromptRefiner
 from ablations.cell.drawing.pictures import draw_pictures
-from ablations.cell.refining.keys import image_seed, prompt_seed
+from ablations.cell.refining.keys import image_seed, prompt_key, prompt_seed
 from ablations.cell.refining.refine import refine_settings
+from ablations.refiner.candidates import RefinedPrompt
 from ablations.refiner.exporting import export
-from ablations.refiner.prompt_refiner import RefinedPrompt, prompt_key
 from ablations.results.prompts_and_scores import Drawing
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
