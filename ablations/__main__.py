@@ -17,7 +17,7 @@ from ablations.runtime.errors import UserError
 _HERE = Path(__file__).parent
 # As one comes to need them. A command that is not named here stands at the end.
 _ORDER = (
-    *("run", "plan", "sweep", "report", "compare", "controls", "alignment", "frontier", "prompt_lengths", "metrics"),
+    *("run", "plan", "sweep", "report", "compare", "significance", "controls", "alignment", "frontier", "prompt_lengths", "metrics"),
     *("refine", "app", "export", "build_cfp", "pretrain_tiny", "show_tiny_world", "check_statistics", "benchmark"),
 )
 

@@ -97,6 +97,26 @@ def power_of_equivalence(
     return float(((low > -margin) & (high < margin)).mean())
 
 
+def smallest_effect(components: Components, seeds: int, prompts: int, pooled_arms: int | None = None, chance: float = 0.8) -> float:
+    """The true difference whose 95% interval lies on its side of 0 with `chance`, in units of the score, of one candidate a cell.
+
+    With 1 seed or 1 prompt all spread is `components.rest`, and the interval is for new units of the other factor alone. Raises ValueError
+    where both are 1.
+    """
+    if min(seeds, prompts) > 1:
+        planned = _planned(components, 0.0, (seeds, prompts, 1), pooled_arms)
+        return float(np.quantile(-planned.interval()[0], chance))
+    freedom = seeds * prompts - 1
+    if freedom < 1:
+        raise ValueError("one value has no spread")
+    rng = np.random.default_rng(20)
+    drawn = components.rest * rng.chisquare(freedom, _PLANNED_DRAWS) / freedom
+    shares = np.broadcast_to([1.0, 0.0, 0.0], (_PLANNED_DRAWS, 3))
+    mean = np.sqrt(components.rest / (freedom + 1)) * rng.standard_normal(_PLANNED_DRAWS)
+    planned = estimates(mean, (drawn, shares, (freedom, freedom, freedom)), freedom + 1, np.zeros(_PLANNED_DRAWS))
+    return float(np.quantile(-planned.interval()[0], chance))
+
+
 def seeds_to_decide(
     components: Components, margin: float, prompts: int, candidates: int, pooled_arms: int | None = None, chance: float = 0.8
 ) -> int | None:
@@ -215,7 +235,7 @@ class CrossedArms:
     def _distance(self, in_pool_XK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How far the mean squares of an arm of the pool are from the median arm's where they differ from the others', as the greatest
         absolute log ratio (X, K), 0 where they do not differ; and whether they are greater."""
-        from scipy.stats import f as f_distribution
+        from scipy.special import fdtrc
 
         inside, all_ = self._spread(in_pool_XK)
         size = in_pool_XK.sum(axis=1)[:, None, None]
@@ -229,7 +249,7 @@ class CrossedArms:
             median = np.take_along_axis(ordered, np.broadcast_to((size - 1) // 2, (*ordered.shape[:2], 1)), axis=2)
             log_ratio = np.log(own / median)
         is_spread = (own > 1e-24) | (others > 1e-24)
-        upper = f_distribution.sf(np.where(is_spread, ratio, 1.0), freedoms, (size - 2) * freedoms)
+        upper = fdtrc(freedoms, (size - 2) * freedoms, np.where(is_spread, ratio, 1.0))
         differs = ((upper < _TAILS[:, None]) | (1 - upper < _TAILS[:, None])) & is_spread & in_pool_XK[:, None]
         log_ratio = np.where(differs, np.clip(np.nan_to_num(log_ratio), -700, 700), 0.0)
         furthest = np.abs(log_ratio).argmax(axis=1)[:, None]

@@ -13,8 +13,8 @@ from ablations.metrics.base import NOT_AVAILABLE
 from ablations.reporting.collect import MANY, FinishedCell
 from ablations.reporting.columns import QUALITY, STYLE_ENTROPY, Column
 from ablations.reporting.evidence import Arm, Comparison, Scores
-from ablations.reporting.findings import measure
 from ablations.reporting.formats import ABSENT, sample_size
+from ablations.reporting.measuring import measure
 from ablations.reporting.statistics import MIN_SEEDS, Difference, freedom_of_quantile, holm, paired_difference
 from ablations.results.conditions import is_shared_noise
 
@@ -135,7 +135,7 @@ def rows_of(
 def _pooled(
     rows: list[Row], sources: Mapping[str, Source], reference: str, columns: Sequence[Column], fewest: Mapping[str, int]
 ) -> list[Row]:
-    """The rows with their differences' intervals from the spread that the arms share (`findings.measure`), where they share it."""
+    """The rows with their differences' intervals from the spread that the arms share (`measuring.measure`), where they share it."""
     entries = {row.key: dict(row.entries) for row in rows}
     for column in columns:
         scores = {key: scores_of(column, source, fewest[column.key]) for key, source in sources.items()}

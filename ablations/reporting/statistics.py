@@ -194,17 +194,20 @@ class MeanSquares(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _t_quantile(freedom: int, p_value: float = 1 - CONFIDENCE) -> float:
-    from scipy.stats import t
-
-    return float(t.isf(p_value / 2, freedom))
+    return float(_t_isf(p_value / 2, np.array(freedom)))
 
 
 @lru_cache(maxsize=64)
 def _squared_quantiles(freedoms: tuple[int, int, int]) -> np.ndarray:
     """t^2 for every p-value of the grid, from 1 down to _LEAST_P: (G, 3), ascending."""
-    from scipy.stats import t
+    return _t_isf(np.exp(_log_p_grid())[:, None] / 2, np.array(freedoms)) ** 2
 
-    return t.isf(np.exp(_log_p_grid())[:, None] / 2, np.array(freedoms)) ** 2
+
+def _t_isf(upper: np.ndarray | float, freedom: np.ndarray) -> np.ndarray:
+    """`scipy.stats.t.isf`, to the bit, without `scipy.stats`: importing that takes longer than all else that a comparison needs."""
+    from scipy.special import stdtrit
+
+    return -stdtrit(freedom, upper)
 
 
 def _log_p_grid() -> np.ndarray:
@@ -235,10 +238,8 @@ def freedom_of_quantile(quantile: float) -> float:
 @lru_cache(maxsize=1)
 def _quantile_table() -> tuple[np.ndarray, np.ndarray]:
     """95% t quantiles, descending, and the logarithms of their degrees of freedom."""
-    from scipy.stats import t
-
     log_freedoms = np.linspace(np.log(0.5), np.log(1e6), 20_000)
-    return t.isf((1 - CONFIDENCE) / 2, np.exp(log_freedoms)), log_freedoms
+    return _t_isf((1 - CONFIDENCE) / 2, np.exp(log_freedoms)), log_freedoms
 
 
 def paired_difference(a_SP: np.ndarray, b_SP: np.ndarray) -> Difference:

@@ -10,7 +10,7 @@ from ablations.planning.measured import EVERY_ARM, Measured
 from ablations.planning.variances import Scores, components_of, of_wider_spread
 from ablations.reporting.evidence import Arm, Comparison
 from ablations.reporting.evidence import Scores as JudgedScores
-from ablations.reporting.findings import measure
+from ablations.reporting.measuring import measure
 from ablations.reporting.pooling import Components
 from ablations.reporting.statistics import paired_difference
 

@@ -10,7 +10,7 @@ from ablations.reporting.best_of_many import best_of
 from ablations.reporting.drawn_studies import Design, draw_study
 from ablations.reporting.equivalence import equivalence
 from ablations.reporting.evidence import Arm, Comparison, Scores
-from ablations.reporting.findings import measure
+from ablations.reporting.measuring import measure
 from ablations.reporting.pooling_check import Share, say_shares
 from ablations.reporting.statistics import estimate_means
 
