@@ -31,6 +31,7 @@ from ablations.runtime.console import Console
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 from datamodules.sharing import Sharing
+from lightning_modules.prompt_refiner import PromptRefinerModule
 
 SETTINGS = {
     **{"backbones.init": "random", "data.num_train": 48, "data.num_validation": 8, "train.batch_size": 8, "loss.clip_bank": 6},
@@ -69,6 +70,9 @@ def assert_same_training(one: RunFolder, other: RunFolder, steps: int) -> None:
     first, second = (read_curves(run.training_path / "metrics.csv") for run in (one, other))
     assert [row["step"] for row in first] == [row["step"] for row in second] == list(range(1, steps + 1))
     for left, right in zip(first, second, strict=True):
+        # The norm is of gradients as they are after so many steps of rounding: its own differences are some times those of the losses.
+        norms = [row.pop("train/gradient_norm", 0.0) for row in (left, right)]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-3)
         assert left == pytest.approx(right, rel=2e-4, abs=2e-5)
     weights, others = (torch.load(run.checkpoints / FINAL, weights_only=True)["state_dict"] for run in (one, other))
     assert weights.keys() == others.keys()
@@ -77,13 +81,31 @@ def assert_same_training(one: RunFolder, other: RunFolder, steps: int) -> None:
     assert gaps.mean() < 2e-6 and gaps.max() < 1e-3
 
 
+OVER_20_STEPS = ("train.max_steps=20", "train.accumulate=4", "use_feature=true")
+
+
+@pytest.fixture(scope="module")
+def alone_over_20_steps(small_backbones, tmp_path_factory) -> RunFolder:
+    return train_here(parse(arguments(tmp_path_factory.mktemp("one"), *OVER_20_STEPS)), small_backbones)
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_losses_and_weights_of_one_over_20_steps(small_backbones, tmp_path):
-    options = ("train.max_steps=20", "use_feature=true")
-    one = train_here(parse(arguments(tmp_path / "one", *options)), small_backbones)
-    two = train_here(parse(arguments(tmp_path / "two", *options, "trainer.devices=2")), small_backbones)
-    assert_same_training(one, two, 20)
-    assert sorted(path.name for path in two.training_path.rglob("*") if path.is_file()) == [FINAL, f"{FINAL}.sha256", "metrics.csv"]
+@pytest.mark.parametrize(("processes", "each"), [(2, 40), (4, 20)])
+def test_processes_share_the_80_micro_batches_of_20_steps_and_give_the_losses_and_weights_of_one(
+    alone_over_20_steps, processes, each, small_backbones, tmp_path, monkeypatch
+):
+    computed: list[int] = []
+    step = PromptRefinerModule.training_step
+
+    def counting(module, batch, *more):
+        computed.append(len(batch["ids_B"]))
+        return step(module, batch, *more)
+
+    monkeypatch.setattr(PromptRefinerModule, "training_step", counting)
+    shared = train_here(parse(arguments(tmp_path, *OVER_20_STEPS, f"trainer.devices={processes}")), small_backbones)
+    assert computed == [8] * each  # whole micro-batches of 8 records: a half, and a quarter, of the 80 that one process computes
+    assert_same_training(alone_over_20_steps, shared, 20)
+    assert sorted(path.name for path in shared.training_path.rglob("*") if path.is_file()) == [FINAL, f"{FINAL}.sha256", "metrics.csv"]
     assert not multiprocessing.active_children()
 
 
