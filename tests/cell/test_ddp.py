@@ -70,7 +70,7 @@ def assert_same_training(one: RunFolder, other: RunFolder, steps: int) -> None:
     first, second = (read_curves(run.training_path / "metrics.csv") for run in (one, other))
     assert [row["step"] for row in first] == [row["step"] for row in second] == list(range(1, steps + 1))
     for left, right in zip(first, second, strict=True):
-        # Rounding adds up: 2e-4 was seen by step 18, in the gradient's norm and in small terms. Another batch or negative changes the first digit.
+        # Rounding adds up, by step 18 to 2e-4 in the gradient's norm and small terms; another batch or negative changes the first digit.
         assert left == pytest.approx(right, rel=1e-3, abs=5e-5)
     weights, others = (torch.load(run.checkpoints / FINAL, weights_only=True)["state_dict"] for run in (one, other))
     assert weights.keys() == others.keys()
