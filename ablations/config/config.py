@@ -5,13 +5,14 @@ digests are generated from that. Layers, later ones win: defaults < profile < YA
 no heavy library, so that a mistake is reported at once.
 """
 
+import functools
 import math
+import operator
 import os
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from ablations.config.keys import KEYS, Config, config_class
 from ablations.config.parsing import (
@@ -19,7 +20,6 @@ from ablations.config.parsing import (
     Scalar,
     convert,
     load_yaml,
-    nest,
     read_command_line,
     read_yaml,
     require_known,
@@ -39,6 +39,14 @@ def parse(argv: list[str]) -> Config:
     not there. Logs a warning for each key that was set but has no effect; of a training it makes no other one. Plug-ins are imported
     first: they may add keys.
     """
+    return config_maker(argv)({})
+
+
+def config_maker(argv: Sequence[str]) -> Callable[[Mapping[str, Any]], Config]:
+    """Makes configs of `argv` and of further keys, which count as if they stood there, too, and win: files and words are read once.
+
+    What it raises and logs, now or for a config, is what `parse` does.
+    """
     load_plugins(plugins_asked_for(argv))
     typed = {name: convert(KEYS[name], text) for name, text in read_command_line(argv, KEYS).items()}
     file = typed.get("config")
@@ -47,15 +55,20 @@ def parse(argv: list[str]) -> Config:
         from_file = {name: convert(KEYS[name], raw, f" in {file}") for name, raw in read_yaml(str(file), KEYS).items()}
         if "config" in from_file:
             raise UserError(f"config: {file} names another config file; give one file, on the command line")
-    _check_named_ablation(from_file | typed)
-    config = _build(from_file, typed)
-    _check_paths(config)
-    _check_metrics(config)
-    idle = warn_of_no_effect(from_file | typed, to_flat_dict(config), KEYS)
-    idle = [name for name in idle if KEYS[name].option.kind == "train"]
-    if not idle:
-        return config
-    return _build(*({name: value for name, value in layer.items() if name not in idle} for layer in (from_file, typed)))
+
+    def make(further: Mapping[str, Any]) -> Config:
+        for name in further:
+            require_known(name, KEYS)
+        given = from_file | typed | {name: convert(KEYS[name], raw) for name, raw in further.items()}
+        _check_named_ablation(given)
+        config = _build(given)
+        _check_paths(config)
+        _check_metrics(config)
+        idle = warn_of_no_effect(given, to_flat_dict(config), KEYS)
+        idle = [name for name in idle if KEYS[name].option.kind == "train"]
+        return _build({name: value for name, value in given.items() if name not in idle}) if idle else config
+
+    return make
 
 
 def from_flat_dict(flat: Mapping[str, Any]) -> Config:
@@ -68,7 +81,7 @@ def from_flat_dict(flat: Mapping[str, Any]) -> Config:
     for name in flat:
         require_known(name, KEYS)
     older = {name: key.option.as_before for name, key in KEYS.items() if key.option.as_before is not UNSET}
-    return _build(older, {name: convert(KEYS[name], raw) for name, raw in flat.items()})
+    return _build(older | {name: convert(KEYS[name], raw) for name, raw in flat.items()})
 
 
 def plugins_asked_for(argv: Sequence[str]) -> Any:
@@ -81,47 +94,68 @@ def plugins_asked_for(argv: Sequence[str]) -> Any:
 
 def to_flat_dict(config: Config) -> dict[str, Scalar]:
     """Every key's value by dotted name, in the order of declaration: `{"prompt_len": 6, ..., "loss.mse_weight": 1.0, ...}`."""
-    flat: dict[str, Scalar] = {}
-    for item in fields(config):
-        value = getattr(config, item.name)
-        flat |= {f"{item.name}.{name}": v for name, v in to_flat_dict(value).items()} if is_dataclass(value) else {item.name: value}
-    return flat
+    names, values_of = _all_values(type(config))
+    return dict(zip(names, values_of(config), strict=True))
 
 
-def _build(*layers: Mapping[str, Scalar]) -> Config:
-    """Defaults < profile < rehearsal < named ablation < the layers of typed values, as a checked Config."""
-    given: dict[str, Scalar] = {name: value for layer in layers for name, value in layer.items()}
+@functools.cache
+def _all_values(config_class: type) -> tuple[tuple[str, ...], Callable[[Config], tuple[Scalar, ...]]]:
+    """The names of a class's keys, and what gets their values out of a config: a sweep does it ten thousand times."""
+
+    def names_in(cls: type, prefix: str) -> list[str]:
+        found: list[str] = []
+        for name, group in _groups(cls):
+            found += names_in(group, f"{prefix}{name}.") if group else [prefix + name]
+        return found
+
+    names = tuple(names_in(config_class, ""))
+    return names, operator.attrgetter(*names)
+
+
+@functools.cache
+def _groups(cls: type) -> tuple[tuple[str, type | None], ...]:
+    """The fields of a dataclass, each with its own dataclass where it is a group of keys."""
+    hints = typing.get_type_hints(cls)
+    return tuple((item.name, hints[item.name] if is_dataclass(hints[item.name]) else None) for item in fields(cls))
+
+
+def _made(cls: type, values: Mapping[str, Scalar], prefix: str = "") -> Any:
+    """The tree of dataclasses that has these values, by dotted name."""
+    return cls(**{name: _made(group, values, f"{prefix}{name}.") if group else values[prefix + name] for name, group in _groups(cls)})
+
+
+def _build(given: Mapping[str, Scalar]) -> Config:
+    """Defaults < profile < rehearsal < named ablation < the typed values, as a checked Config."""
     profile = str(given.get("profile", KEYS["profile"].default))
-    schema = OmegaConf.structured(config_class())
-    OmegaConf.set_readonly(schema, False)  # OmegaConf takes a frozen dataclass for a read-only config
-    profile_layer = {name: key.profile_default(profile) for name, key in KEYS.items()}
+    values: dict[str, Scalar] = {name: key.profile_default(profile) for name, key in KEYS.items()}
     if profile == "paper" and given.get("backbones.init") == "random":
-        profile_layer |= REHEARSAL
-    metrics = given.get("eval.metrics", profile_layer["eval.metrics"])
-    if metrics is not None:
+        values |= REHEARSAL
+    values |= named_ablations().get(str(given.get("ablation")), {}) | given
+    if values["eval.metrics"] is not None:
         from ablations.metrics.register import names_in
 
-        layers = (*layers, {"eval.metrics": ",".join(names_in(str(metrics)))})
-    profile_layer |= named_ablations().get(str(given.get("ablation")), {})
-    merged = OmegaConf.merge(schema, nest(profile_layer), *(nest(layer) for layer in layers))
-    _resolve_switches(merged)
-    if merged.data.source != "tiny":
+        values["eval.metrics"] = ",".join(names_in(str(values["eval.metrics"])))
+    _resolve_switches(values)
+    if values["data.source"] != "tiny":
         # A table has neither: their values are those of before, so that its results keep their names.
-        merged = OmegaConf.merge(merged, nest({name: KEYS[name].option.as_before for name in ("data.world", "data.caption_dropout")}))
-    config = OmegaConf.to_object(merged)
+        values |= {name: KEYS[name].option.as_before for name in ("data.world", "data.caption_dropout")}
+    for name, key in KEYS.items():  # what was declared as 1 is 1.0 where the key is a number of any kind
+        if key.type is float and type(values[name]) is int:
+            values[name] = float(values[name])
+    config = _made(config_class(), values)
     _check_combinations(config)
     return config
 
 
-def _resolve_switches(merged: Any) -> None:
+def _resolve_switches(values: dict[str, Scalar]) -> None:
     """A switch that acts through a term alone follows it where it is null. Raises UserError where it is on and its term is off."""
     for term in all_terms():
         for switch in (f"use_{name}" for name in term.switches):
-            if merged[switch] and not merged[f"use_{term.name}"]:
+            if values[switch] and not values[f"use_{term.name}"]:
                 acts = f"{switch.removeprefix('use_').upper()} acts only through {term.title}"
                 raise UserError(f"{switch}=true needs use_{term.name}=true: {acts} ({switch}=null follows use_{term.name})")
-            if merged[switch] is None:
-                merged[switch] = merged[f"use_{term.name}"]
+            if values[switch] is None:
+                values[switch] = values[f"use_{term.name}"]
 
 
 def _check_named_ablation(given: Mapping[str, Scalar]) -> None:

@@ -6,7 +6,7 @@ impossible together, and derives names.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
@@ -449,14 +449,26 @@ def _keys(terms: tuple[Term, ...]) -> dict[str, Key]:
 class _Keys(Mapping[str, Key]):
     """Every key by dotted name, in the order of declaration; a term that is registered later brings its keys along."""
 
+    def __init__(self) -> None:
+        self._kept: tuple[tuple[Term, ...], dict[str, Key]] = (), {}
+
+    def _now(self) -> dict[str, Key]:
+        terms, kept = all_terms(), self._kept
+        if terms != kept[0]:  # mostly the same objects: cheaper than their hashes, for what is asked a hundred times a config
+            self._kept = kept = terms, _keys(terms)
+        return kept[1]
+
     def __getitem__(self, name: str) -> Key:
-        return _keys(all_terms())[name]
+        return self._now()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_keys(all_terms()))
+        return iter(self._now())
 
     def __len__(self) -> int:
-        return len(_keys(all_terms()))
+        return len(self._now())
+
+    def items(self) -> ItemsView[str, Key]:
+        return self._now().items()
 
 
 KEYS: Mapping[str, Key] = _Keys()

@@ -273,18 +273,6 @@ def load_yaml(path: str) -> dict[Any, object]:
     return content
 
 
-def nest(flat: Mapping[str, Scalar]) -> dict[str, Any]:
-    """{"a.b": 1} as {"a": {"b": 1}}."""
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        *groups, leaf = name.split(".")
-        target = nested
-        for group in groups:
-            target = target.setdefault(group, {})
-        target[leaf] = value
-    return nested
-
-
 def warn_of_no_effect(given: Iterable[str], values: Mapping[str, Scalar], keys: Mapping[str, Key]) -> list[str]:
     """Logs a warning for each key that was set although what it needs is off, and returns their names."""
     idle = []

@@ -3,6 +3,7 @@
 import os
 import socket
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,7 +17,11 @@ class FolderLock:
     def __init__(self, folder: Path):
         self._folder = folder
         self._note = folder / ".lock-holder"
-        self._file = FileLock(folder / ".lock")
+
+    @cached_property
+    def _file(self) -> FileLock:
+        """Made when it is first asked for: a sweep has ten thousand cells, and locks one of them."""
+        return FileLock(self._folder / ".lock")
 
     def acquire(self, wait: bool) -> bool:
         try:

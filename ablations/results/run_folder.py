@@ -5,7 +5,6 @@ OUTPUT_DIR/trainings/TRAIN_ID/seed-0/checkpoints/    shared by every arm with th
 OUTPUT_DIR/cache/                                    shared by all, see `cache_folder`
 """
 
-import json
 import logging
 import os
 import time
@@ -17,28 +16,25 @@ from typing import Any
 
 from ablations.config import KEYS, Config, arm_name, show, to_flat_dict, train_id
 from ablations.results.locks import FolderLock
+from ablations.results.looking import RUN, shaped_run
 from ablations.results.prompts_and_scores import PROMPTS, SCORES
 from ablations.results.provenance import code_digests, code_revision, library_versions
 from ablations.runtime.errors import RunFolderError, UserError, one_line
 from ablations.runtime.files import PARTIAL, write_json
+from ablations.runtime.foreign import Unreadable
 from ablations.runtime.plugins import load_plugins
 
-STATUSES = ("running", "finished", "failed", "preempted")
 logger = logging.getLogger(__name__)
 
 
 def read_run(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The content of FOLDER/run.json, or None where there is none or, with a warning in the log, where it is torn or not a run.json."""
-    path = Path(folder) / "run.json"
     try:
-        run = json.loads(path.read_bytes())
-        if not isinstance(run, dict) or run.get("status") not in STATUSES or not isinstance(run.get("config"), dict):
-            raise ValueError("status or config is missing")
-        return run
+        return shaped_run(folder).content
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
-        logger.warning("%s is unreadable (%s): the cell counts as not finished", path, one_line(error))
+    except Unreadable as error:
+        logger.warning("%s is unreadable (%s): the cell counts as not finished", Path(folder) / RUN, one_line(error))
         return None
 
 
@@ -58,7 +54,7 @@ class RunFolder:
         self.path = Path(config.output_dir) / self.arm / f"seed-{self.seed}"
         self.training_path = Path(config.output_dir) / "trainings" / self.train_id / f"seed-{self.seed}"
         self.checkpoints = self.training_path / "checkpoints"
-        self.run_json = self.path / "run.json"
+        self.run_json = self.path / RUN
         self.prompts = self.path / PROMPTS
         self.scores = self.path / SCORES
         self.images = self.path / "images"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.figures.typesetting import checked_picture
+from ablations.results.logged import flatten
 from ablations.runtime.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -65,17 +66,6 @@ def _quiet_wandb():
 
 def _say(line: str) -> None:
     print(f"W&B: {one_line(line)}", file=sys.stderr, flush=True)
-
-
-def flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested metrics with their keys joined by "/": {"refined": {"piqe": 40.0}} becomes {"refined/piqe": 40.0}."""
-    flat: dict[str, Any] = {}
-    for key, value in metrics.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}/"))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 class Tracker:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import Unreadable, read_json
 
 if TYPE_CHECKING:
     from ablations.config import Config
@@ -27,20 +27,26 @@ UNDISTURBED = 0.5
 
 
 def forecast_sweep(
-    cells: Grid | Search, jobs: int, say: Callable[[str], None], began: float
+    cells: Grid | Search, jobs: int, say: Callable[[str], None], began: float, finished: Set[int]
 ) -> tuple[dict[str, CellForecast], dict[str, Any]]:
-    """What each cell will take, and the whole sweep."""
+    """What each cell will take, and the whole sweep. `finished` are the numbers of the cells that have."""
     from ablations.sweeping import forecast
     from ablations.sweeping.workers import num_processors
 
     num_unknown = max(0, cells.total - len(cells.cells))
-    configs = [cell.config for cell in cells.cells if not cell.folder.is_finished()] + [cells.example] * (num_unknown > 0)
+    configs = [cell.config for cell in cells.distinct if cell.number not in finished] + [cells.example] * (num_unknown > 0)
     probes = Probes(max(1, num_processors() // jobs) if jobs > 1 else None, say, began)
-    training = {forecast.training_kind(config): probes.training(config) for config in configs}
-    evaluation = {forecast.evaluation_kind(config): probes.evaluation(config) for config in configs if config.eval.num_prompts}
-    found, together = forecast.forecast_cells(cells.cells, cells.example, num_unknown, training, evaluation)
+    # What many cells have in common is asked for once.
+    of_training, of_evaluation = {}, {}
+    for config in configs:
+        of_training.setdefault(forecast.training_kind(config), config)
+        if config.eval.num_prompts:
+            of_evaluation.setdefault(forecast.evaluation_kind(config), config)
+    training = {kind: probes.training(config) for kind, config in of_training.items()}
+    evaluation = {kind: probes.evaluation(config) for kind, config in of_evaluation.items()}
+    found, together = forecast.forecast_cells(cells.distinct, cells.example, num_unknown, training, evaluation, finished)
     parts = {part: seconds / jobs for part, seconds in together.seconds.items()}
-    features = [forecast.features_to_encode(config, training[forecast.training_kind(config)]) for config in configs]
+    features = [forecast.features_to_encode(config, training[kind]) for kind, config in of_training.items()]
     # The longest is all there is: the features of arms that read fewer are among those of arms that read more.
     parts["features"], feature_bytes = max(features, default=(0.0, 0.0))
     parts["start"] = probes.start_seconds if configs else 0.0
@@ -82,7 +88,7 @@ class Probes:
             from ablations.runtime.files import write_json
 
             path = self._path(config, kind)
-            found = _read_json(path)
+            found = _kept(path, costs)
             if found is None:
                 measured, share = self._measure(config, what)
                 found = {"costs": asdict(measured), "start_seconds": self._load_seconds, "processor_share": share}
@@ -126,8 +132,12 @@ class Probes:
                 raise UserError(str(error)) from error
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _kept(path: Path, costs: type) -> dict[str, Any] | None:
+    """What an earlier plan timed; None where there is none, or none of this version: it is measured again."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):  # torn: it is measured again
+        found = read_json(path, dict)
+        costs(**found["costs"])
+        numbers = (found["start_seconds"], found["processor_share"], *found["costs"].values())
+    except (FileNotFoundError, Unreadable, KeyError, TypeError, AttributeError):
         return None
+    return found if all(isinstance(number, int | float | dict) for number in numbers) else None

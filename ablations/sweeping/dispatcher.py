@@ -25,10 +25,19 @@ class Outcome:
 
 
 class Cells(Protocol):
-    """A grid or a search: the cells known until now, how many there are to be, and a way to ask for one more."""
+    """A grid or a search: the cells known until now, how many there are to be, and a way to ask for one more.
+
+    `distinct` are the cells each once, where a search has drawn one again; `repeats` says how many there are, "" where that is all.
+    """
 
     cells: list[Cell]
     total: int
+
+    @property
+    def distinct(self) -> list[Cell]: ...
+
+    @property
+    def repeats(self) -> str: ...
 
     def ask(self) -> Cell | None: ...
 
@@ -52,7 +61,8 @@ class Dispatcher:
 
     def __init__(self, cells: Cells):
         self._cells = cells
-        self._states: dict[int, _State] = {}
+        # By folder: a search may draw a cell again, which is then the same cell.
+        self._states: dict[str, _State] = {}
         for cell in cells.cells:
             self._state_of(cell).written_before = _written(cell)
             self._look_at(cell, "before")
@@ -67,8 +77,7 @@ class Dispatcher:
         }
         ready = [cell for cell in free if is_trained(cell) or cell.folder.training_path not in trained_now]
         if not ready and not free:
-            asked = self._cells.ask()
-            ready = [asked] if asked is not None and self._look_at(asked) == "open" else []
+            ready = self._asked()
         if not ready:
             return None
         # Cells of one seed share pictures: side by side they would both draw them.
@@ -76,6 +85,13 @@ class Dispatcher:
         chosen = next((cell for cell in ready if cell.config.seed not in seeds), ready[0])
         self._state_of(chosen).status = "here"
         return chosen
+
+    def _asked(self) -> list[Cell]:
+        """A further cell that is to be run, where there is one; draws of cells that have ended, or that are run now, are ended by that."""
+        while (cell := self._cells.ask()) is not None:
+            if self._look_at(cell) == "open":
+                return [cell]
+        return []
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         """Take note of how a cell ended that `next` handed out."""
@@ -88,11 +104,15 @@ class Dispatcher:
     @property
     def is_done(self) -> bool:
         """Whether every cell has ended, and none is to come."""
-        ended = sum(state.status in ("finished", "failed") for state in self._states.values())
-        return ended >= self._cells.total
+        return self.num_ended >= self._cells.total
+
+    @property
+    def num_ended(self) -> int:
+        """How many cells have ended, well or not; one that was drawn twice counts twice."""
+        return sum(self._state_of(cell).status in ("finished", "failed") for cell in self._cells.cells)
 
     def count(self, status: str, ended_by: str | None = None) -> int:
-        """How many cells are in a status, or ended in it by whom: before, here or elsewhere."""
+        """How many different cells are in a status, or ended in it by whom: before, here or elsewhere."""
         return sum(state.status == status and ended_by in (None, state.ended_by) for state in self._states.values())
 
     @property
@@ -101,14 +121,14 @@ class Dispatcher:
 
     def failures(self) -> list[tuple[Cell, str]]:
         """The cells that failed, with the reason."""
-        return [(cell, self._state_of(cell).reason) for cell in self._cells.cells if self._state_of(cell).status == "failed"]
+        return [(cell, self._state_of(cell).reason) for cell in self._cells.distinct if self._state_of(cell).status == "failed"]
 
     def not_ended(self) -> list[Cell]:
         """The known cells that have neither finished nor failed."""
-        return [cell for cell in self._cells.cells if self._state_of(cell).status not in ("finished", "failed")]
+        return [cell for cell in self._cells.distinct if self._state_of(cell).status not in ("finished", "failed")]
 
     def _state_of(self, cell: Cell) -> _State:
-        return self._states.setdefault(cell.number, _State())
+        return self._states.setdefault(str(cell.folder), _State())
 
     def _look_at(self, cell: Cell, ended_by: str = "elsewhere") -> str:
         """The cell's status, brought up to date from its folder unless it ended already or is here."""

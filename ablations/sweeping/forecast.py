@@ -9,8 +9,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import socket
 from collections.abc import Hashable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +21,11 @@ from typing import Any
 from ablations.config import KEYS, Config, to_flat_dict
 from ablations.results.comparisons import Reads, what_is_read
 from ablations.results.conditions import ADAPTER, DEPENDS_ON, REFINING, REWRITING, TRAINING, all_conditions
+from ablations.results.looking import Run, look_at_run
 from ablations.results.provenance import library_versions
-from ablations.results.run_folder import cache_folder, read_run
+from ablations.results.run_folder import cache_folder
 from ablations.runtime.files import write_json
+from ablations.runtime.foreign import Unreadable, read_json
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import is_trained
 from lightning_modules.terms import all_terms
@@ -36,6 +40,8 @@ _FREE_TRAIN_KEYS = {
 _OTHER_SECONDS, _OTHER_BYTES = 2.5, 1_000_000
 # The manipulation checks of 512 records cost about as many training steps.
 _CHECK_STEPS = 30
+# A cell by its folder within the output folder; never a way out of it.
+_CELL_NAME = re.compile(r"(?!\.)[^/\\\0]+/seed-\d+")
 PARTS = ("training", "checks", "refining", "drawing", "scoring", "other")
 
 
@@ -116,10 +122,14 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _train_keys() -> list[str]:
+    return [name for name, key in KEYS.items() if key.option.kind == "train"]
+
+
 def picture_groups(config: Config) -> dict[tuple, int]:
     """What a cell shows, as groups of pictures: how many are in each, by a key that is equal where the pictures are."""
     flat, e = to_flat_dict(config), config.eval
-    data = tuple((name, value) for name, value in flat.items() if name.startswith("data.") and KEYS[name].option.kind == "train")
+    data = tuple((name, flat.get(name)) for name in _train_keys() if name.startswith("data."))
     drawn = (config.seed, config.profile, config.backbones, data, e.coarse_length, e.steps, e.guidance_scale, e.batch_size)
     parts = _parts(config)
     groups: dict[tuple, int] = {}
@@ -146,8 +156,8 @@ def _parts(config: Config) -> dict[str, Hashable]:
     e = config.eval
     rewriting = ("rewrite", e.max_new_tokens, e.top_p, e.top_k)
     refining = rewriting if e.mode == "rewrite" else (e.mode, config.prompt_len, e.extend_by, e.rounds, e.top_p, e.top_k)
-    trained = tuple(sorted((name, value) for name, value in to_flat_dict(config).items() if KEYS[name].option.kind == "train"))
-    return {TRAINING: trained, ADAPTER: config.adapter, REFINING: refining, REWRITING: rewriting}
+    flat = to_flat_dict(config)
+    return {TRAINING: tuple(flat.get(name) for name in _train_keys()), ADAPTER: config.adapter, REFINING: refining, REWRITING: rewriting}
 
 
 def refined_tokens(config: Config) -> int:
@@ -176,37 +186,58 @@ def forecast_cells(
     num_unknown: int,
     training: Mapping[str, TrainingCosts],
     evaluation: Mapping[str, EvaluationCosts],
+    finished: Set[int] | None = None,
 ) -> tuple[dict[str, CellForecast], CellForecast]:
     """What each cell that is not finished will take, by its name, and what all that is to be done takes together.
 
     Earlier cells, and finished ones, share with later ones. Of a search, `num_unknown` cells have not been asked for: each counts like
-    `example`, with a training of its own.
+    `example`, with a training of its own. `finished` are the numbers of those that have, where that is known already.
     """
-    finished = {cell.number for cell in cells if cell.folder.is_finished()}
+    if finished is None:
+        finished = {cell.number for cell in cells if cell.folder.is_finished()}
     drawn = {group for cell in cells if cell.number in finished and cell.config.eval.reuse for group in picture_groups(cell.config)}
     trained: set[Path] = set()
     forecasts: dict[str, CellForecast] = {}
     for cell in (cell for cell in cells if cell.number not in finished):
         needs_training = not is_trained(cell) and cell.folder.training_path not in trained
         trained.add(cell.folder.training_path)
-        forecasts[str(cell.folder)] = _forecast(cell.config, needs_training, drawn, training, evaluation)
+        groups = picture_groups(cell.config)
+        forecasts[str(cell.folder)] = _forecast(cell.config, needs_training, _News(groups, drawn), training, evaluation)
         if cell.config.eval.reuse:
-            drawn |= set(picture_groups(cell.config))
-    unknown = [_forecast(example, True, drawn, training, evaluation)] * num_unknown if example is not None else []
+            drawn.update(groups)
+    unknown = []
+    if example is not None and num_unknown:
+        unknown = [_forecast(example, True, _News(picture_groups(example), drawn), training, evaluation)] * num_unknown
     together = CellForecast()
     for each in (*forecasts.values(), *unknown):
         together.add(each)
     return forecasts, together
 
 
+@dataclass(frozen=True)
+class _News:
+    """A cell's groups of pictures, and those that are drawn before."""
+
+    groups: Mapping[tuple, int]
+    drawn: Set[tuple]
+
+    @property
+    def pictures(self) -> int:
+        return sum(self.groups.values())
+
+    @property
+    def new_pictures(self) -> int:
+        return sum(count for group, count in self.groups.items() if group not in self.drawn)
+
+
 def _forecast(
     config: Config,
     needs_training: bool,
-    drawn: Set[tuple],
+    shown: _News,
     training: Mapping[str, TrainingCosts],
     evaluation: Mapping[str, EvaluationCosts],
 ) -> CellForecast:
-    """What a cell takes where the pictures of the groups in `drawn` are there."""
+    """What a cell takes that shows these pictures."""
     found = CellForecast()
     found.seconds["other"] = _OTHER_SECONDS
     if needs_training:
@@ -216,12 +247,10 @@ def _forecast(
         )
         found.seconds["checks"] = _CHECK_STEPS * costs.step_seconds * config.train.check_records / 512
         found.bytes += costs.checkpoint_bytes
-    groups = picture_groups(config)
-    if not groups:
+    if not shown.groups:
         return found
     each, e = evaluation[evaluation_kind(config)], config.eval
-    found.pictures = sum(groups.values())
-    found.new_pictures = sum(count for group, count in groups.items() if group not in drawn)
+    found.pictures, found.new_pictures = shown.pictures, shown.new_pictures
     found.seconds["refining"] = refined_tokens(config) * each.token_seconds
     found.seconds["drawing"] = math.ceil(found.new_pictures / e.batch_size) * e.batch_size * each.picture_seconds
     found.seconds["scoring"] = found.new_pictures * each.score_seconds
@@ -234,14 +263,11 @@ def _forecast(
 
 def features_to_encode(config: Config, costs: TrainingCosts) -> tuple[float, float]:
     """(seconds, bytes) of the frozen features that are not cached yet."""
-    folder = cache_folder(config) / "features"
     there = set()
-    for path in folder.glob("*/meta.json"):
-        try:
-            meta = json.loads(path.read_bytes())
-            there.add((meta["encoder_digest"], meta["num_records"]))
-        except (OSError, ValueError, KeyError):  # torn, or of another version: it will be made again
-            continue
+    for path in (cache_folder(config) / "features").glob("*/meta.json"):
+        with suppress(Unreadable, FileNotFoundError):  # it will be made again
+            meta = read_json(path, dict)
+            there.add((str(meta.get("encoder_digest")), meta.get("num_records")))
     missing = [name for name, digest in costs.encoders.items() if (digest, costs.num_records) not in there]
     share = len(missing) / max(1, len(costs.encoders))
     return share * costs.num_records * costs.encode_seconds, share * costs.num_records * costs.feature_bytes
@@ -250,33 +276,44 @@ def features_to_encode(config: Config, costs: TrainingCosts) -> tuple[float, flo
 def keep_forecast(folder: Path, cells: Mapping[str, CellForecast], totals: Mapping[str, Any]) -> None:
     """Writes FOLDER/forecast.json; what was forecast for cells that have finished since is kept."""
     path = folder / "forecast.json"
-    earlier: dict[str, Any] = {}
-    if path.exists():
-        try:
-            earlier = json.loads(path.read_bytes())["cells"]
-        except (ValueError, KeyError):  # torn or of another version: only the comparison is lost
-            earlier = {}
+    try:
+        earlier = _forecasts_in(path)
+    except Unreadable:  # torn or of another version: only the comparison is lost
+        earlier = {}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(path, {"made": made, **totals, "cells": {**earlier, **{name: asdict(cell) for name, cell in cells.items()}}})
+
+
+def _forecasts_in(path: Path) -> dict[str, dict[str, Any]]:
+    """The cells' forecasts in a forecast.json, none where there is no such file. Raises Unreadable where it has another shape."""
+    try:
+        cells = read_json(path, dict).get("cells")
+    except FileNotFoundError:
+        return {}
+    is_well = isinstance(cells, dict) and all(isinstance(cell, dict) and _are_numbers(cell.get("seconds")) for cell in cells.values())
+    if not is_well:
+        raise Unreadable("its cells have no seconds by part")
+    if foreign := next((name for name in cells if not _CELL_NAME.fullmatch(name)), None):
+        raise Unreadable(f"{foreign!r:.80} is no cell, as in ARM/seed-0")
+    return cells
+
+
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
 
 
 def forecast_against_actual(folder: Path) -> list[dict[str, Any]]:
     """For each finished cell that was forecast: {"cell", "part", "forecast", "actual"} in seconds, a row for each of PARTS.
 
     `folder` is the sweep's, OUTPUT_DIR/sweeps/NAME. `other` is the rest of the time between a cell's start and its end, in whole seconds.
-    Empty where nothing was forecast.
+    Empty where nothing was forecast. Raises Unreadable for a forecast.json that is none; a cell that cannot be read has no rows.
     """
-    try:
-        cells = json.loads((folder / "forecast.json").read_bytes())["cells"]
-    except FileNotFoundError:
-        return []
     rows = []
-    for name, cell in cells.items():
-        run = read_run(folder.parent.parent / name)
-        if run is None or run["status"] != "finished":
+    for name, cell in _forecasts_in(folder / "forecast.json").items():
+        run = look_at_run(folder.parent.parent / name)
+        if not isinstance(run, Run) or run.status != "finished" or run.seconds is None:
             continue
-        actual = {part: float(run["timings"].get(part, 0.0)) for part in PARTS}
-        begun, ended = (datetime.fromisoformat(run[stamp]) for stamp in ("started", "finished"))
-        actual["other"] = max(0.0, (ended - begun).total_seconds() - sum(run["timings"].values()))
+        actual = {part: run.timings.get(part, 0.0) for part in PARTS}
+        actual["other"] = max(0.0, run.seconds - sum(run.timings.values()))
         rows += [{"cell": name, "part": part, "forecast": cell["seconds"].get(part, 0.0), "actual": actual[part]} for part in PARTS]
     return rows

@@ -2,55 +2,89 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.sweeping.costs import UNDISTURBED
+from ablations.sweeping.dispatcher import is_trained
 from datamodules.progress import duration
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ablations.runtime.console import Console
     from ablations.sweeping.cell import Cell
     from ablations.sweeping.cells import Grid, Search
     from ablations.sweeping.forecast import CellForecast
 
+# Arms that the table lists, and seeds of one: a grid of ten thousand cells is read by nobody.
+MOST_ARMS, _MOST_SEEDS = 100, 20
 
-def show_plan(cells: Grid | Search, forecasts: Mapping[str, CellForecast], totals: Mapping[str, Any], console: Console) -> None:
-    """The arms as a table, then what is to be done, then time and disk."""
+
+def show_plan(
+    cells: Grid | Search, finished: Set[int], forecasts: Mapping[str, CellForecast], totals: Mapping[str, Any], console: Console
+) -> None:
+    """The arms as a table, then what is to be done, then time and disk. `finished` are the numbers of the cells that have."""
+    console.table(_arms_table(cells, finished, forecasts, bool(totals)))
+    num_arms = len({cell.folder.arm for cell in cells.distinct})
+    if num_arms > MOST_ARMS:
+        console.say(f"... and {num_arms - MOST_ARMS} further arms")
+    unknown = cells.total - len(cells.cells)
+    not_drawn = f", {unknown} of them not drawn yet" if unknown else ""
+    console.say(f"{cells.total} cells: {len(finished)} finished, {cells.total - len(finished)} to do{not_drawn}")
+    if cells.repeats:
+        console.say(cells.repeats)
+    console.say(_trainings(cells, unknown))
+    if totals:
+        _show_totals(cells, totals, console)
+
+
+def _arms_table(cells: Grid | Search, finished: Set[int], forecasts: Mapping[str, CellForecast], has_times: bool) -> Table:
+    """A row an arm; of very many the first ones."""
     from rich.table import Table
 
     from ablations.config.parsing import show
-    from ablations.sweeping.dispatcher import is_trained
 
     arms: dict[str, list[Cell]] = {}
-    for cell in cells.cells:
+    for cell in cells.distinct:
         arms.setdefault(cell.folder.arm, []).append(cell)
-    titles = ["arm", "what it is", "seeds", "finished", "training", *(["time", "new pictures"] if totals else [])]
+    titles = ["arm", "what it is", "seeds", "finished", "training", *(["time", "new pictures"] if has_times else [])]
     table = Table(*titles, title=f"{cells.folder.name}: {cells.total} cells", title_justify="left")
     first_with: dict[Path, str] = {}
-    for arm, members in arms.items():
+    for arm, members in itertools.islice(arms.items(), MOST_ARMS):
         swept = " ".join(f"{name}={show(value)}" for name, value in members[0].swept.items() if name != "seed")
         owner = first_with.setdefault(members[0].folder.training_path.parent, arm)
         ready = sum(is_trained(cell) for cell in members)
         of_training = "there" if ready == len(members) else f"{ready} of {len(members)} there" if ready else "to do"
         of_training = of_training if owner == arm else "shared"
-        row = [arm, swept, " ".join(str(cell.config.seed) for cell in members)]
-        row += [str(sum(cell.folder.is_finished() for cell in members)), of_training]
-        if totals:
+        row = [arm, swept, _seeds([cell.config.seed for cell in members])]
+        row += [str(sum(cell.number in finished for cell in members)), of_training]
+        if has_times:
             own = [forecasts[str(cell.folder)] for cell in members if str(cell.folder) in forecasts]
             seconds = sum(sum(each.seconds.values()) for each in own)
             row += [duration(seconds), str(sum(each.new_pictures for each in own))] if own else ["", ""]
         table.add_row(*row)
-    console.table(table)
-    num_finished = sum(cell.folder.is_finished() for cell in cells.cells)
-    trainings = {cell.folder.training_path: is_trained(cell) for cell in cells.cells}
-    unknown = f", {cells.total - len(cells.cells)} of them not drawn yet" if cells.total > len(cells.cells) else ""
-    console.say(f"{cells.total} cells: {num_finished} finished, {cells.total - num_finished} to do{unknown}")
-    console.say(f"{len(trainings)} trainings: {sum(trainings.values())} finished, {len(trainings) - sum(trainings.values())} to do")
-    if not totals:
-        return
+    return table
+
+
+def _seeds(seeds: list[int]) -> str:
+    shown = " ".join(map(str, seeds[:_MOST_SEEDS]))
+    return shown if len(seeds) <= _MOST_SEEDS else f"{shown} ... {seeds[-1]} ({len(seeds)})"
+
+
+def _trainings(cells: Grid | Search, unknown: int) -> str:
+    """How many trainings there are; of a search, whose cells are not drawn yet, as many more as it may have at most."""
+    ready = {cell.folder.training_path: is_trained(cell) for cell in cells.distinct}
+    to_do = len(ready) - sum(ready.values())
+    if unknown:
+        return f"at most {len(ready) + unknown} trainings: {sum(ready.values())} finished, at most {to_do + unknown} to do"
+    return f"{len(ready)} trainings: {sum(ready.values())} finished, {to_do} to do"
+
+
+def _show_totals(cells: Grid | Search, totals: Mapping[str, Any], console: Console) -> None:
     console.say(f"at most {totals['new_pictures']} pictures to draw and score, of {totals['pictures']} that the cells to do show")
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in totals["parts"].items() if seconds >= 0.5)
     jobs = f"{totals['jobs']} processes" if totals["jobs"] > 1 else "one process"

@@ -33,11 +33,12 @@ def plan_sweep(arguments: argparse.Namespace, stop: StopRequest) -> None:
     from ablations.runtime.console import Console
 
     console = Console(str(sweep.fixed.get("trainer.progress", "auto")))
+    finished = {cell.number for cell in cells.cells if cell.folder.is_finished()}
     forecasts: dict[str, CellForecast] = {}
     totals: dict[str, Any] = {}
     if not arguments.no_probe:
-        forecasts, totals = forecast_sweep(cells, jobs_here(arguments.jobs, cells.example), console.say, began)
-    show_plan(cells, forecasts, totals, console)
+        forecasts, totals = forecast_sweep(cells, jobs_here(arguments.jobs, cells.example), console.say, began, finished)
+    show_plan(cells, finished, forecasts, totals, console)
     if not totals:
         return
     from ablations.sweeping.forecast import keep_forecast

@@ -126,6 +126,8 @@ class SweepProgress:
             left = self._seconds_left()
             note = f"; about {duration(left)} left" if left else ""
             self.say(f"{self._position(cell)} finished in {duration(outcome.seconds)}: {cell.folder}{_sharing(cell)}{note}")
+            if _lacks_metric(self._sweep, cell):
+                self.say(f"{self._position(cell)} has no {self._sweep.metric}: to the search it is a trial that failed")
         self._advance()
 
     def _position(self, cell: Cell) -> str:
@@ -133,13 +135,13 @@ class SweepProgress:
 
     def _advance(self) -> None:
         if self._bar is not None and self._dispatcher is not None:
-            self._bar.update(self._task, completed=self._dispatcher.count("finished") + self._dispatcher.count("failed"))
+            self._bar.update(self._task, completed=self._dispatcher.num_ended)
 
     def _seconds_left(self) -> float | None:
         assert self._dispatcher is not None
         left = self._dispatcher.not_ended()
         numbers = {cell.number for cell in left}
-        ended = [cell for cell in self._cells.cells if cell.number not in numbers]
+        ended = [cell for cell in self._cells.distinct if cell.number not in numbers]
         unknown = self._cells.total - len(self._cells.cells)
         seconds = self._pace.seconds_of(left, ended, unknown)
         return None if seconds is None else seconds / self._jobs
@@ -177,15 +179,29 @@ def _sharing(cell: Cell) -> str:
 
 def summary_lines(sweep: SweepFile, cells: Cells, dispatcher: Dispatcher) -> Iterator[str]:
     """The last lines of a sweep: how many cells ended how, the failures with their reasons, and what to do next."""
+    if cells.repeats:
+        yield cells.repeats
     finished = dispatcher.count("finished")
     sources = [(dispatcher.count("finished", by), f"{by}") for by in ("before", "here", "elsewhere")]
     words = {"before": "before", "here": "now", "elsewhere": "by other processes"}
     how = ", ".join(f"{count} {words[by]}" for count, by in sources if count)
-    yield f"{finished} of {cells.total} cells finished" + (f" ({how})" if how else "")
+    num_cells = len(cells.distinct) if len(cells.cells) >= cells.total else cells.total
+    yield f"{finished} of {num_cells} cells finished" + (f" ({how})" if how else "")
     for cell, reason in dispatcher.failures():
         yield f"failed: {cell.folder} ({cell.label}): {reason}"
-    if best := _best(sweep, cells.cells):
+    if lacking := [cell for cell in cells.distinct if _lacks_metric(sweep, cell)]:
+        yield f"{len(lacking)} finished without {sweep.metric}, to the search they are trials that failed; first: {lacking[0].label}"
+    if best := _best(sweep, cells.distinct):
         yield best
+
+
+def _lacks_metric(sweep: SweepFile, cell: Cell) -> bool:
+    """Whether a cell of a search has finished without the metric that the search is steered by."""
+    if sweep.method == "grid" or sweep.metric is None or not cell.folder.is_finished():
+        return False
+    from ablations.sweeping.search import metric_of
+
+    return metric_of(sweep, cell) is None
 
 
 def _best(sweep: SweepFile, cells: Iterable[Cell]) -> str:
@@ -194,12 +210,8 @@ def _best(sweep: SweepFile, cells: Iterable[Cell]) -> str:
         return ""
     from ablations.sweeping.search import metric_of
 
-    found = []
-    for cell in cells:
-        run = cell.folder.read()
-        if run is not None and run["status"] == "finished":
-            found.append((metric_of(sweep, run), cell))
+    found = [(value, cell) for cell in cells if (value := metric_of(sweep, cell)) is not None]
     if not found:
         return ""
     value, cell = (max if sweep.goal == "maximize" else min)(found, key=lambda pair: pair[0])
-    return f"best {sweep.metric}: {show(round(value, 4))} with {cell.label} ({cell.folder}); the best of many looks better than it is"
+    return f"best {sweep.metric}: {show(float(f'{value:.4g}'))} with {cell.label} ({cell.folder}); the best of many looks better than it is"

@@ -33,8 +33,8 @@ def run_sweep(arguments: argparse.Namespace, stop: StopRequest) -> int:
     console = Console(str(sweep.fixed.get("trainer.progress", "auto")))
     for name in sweep.without_effect:
         console.say(f"{sweep.path}: {name} is for W&B's server and has no effect here")
-    if cells.num_repeated:
-        console.say(f"{cells.num_repeated} combinations are the same cell as another one and run once")
+    if cells.repeats:
+        console.say(cells.repeats)
     dispatcher = Dispatcher(cells)
     progress = SweepProgress(console, sweep, cells, cells.folder, jobs, verbose=arguments.verbose)
     progress.open(dispatcher)

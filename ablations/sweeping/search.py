@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablations.config import KEYS
 from ablations.config.parsing import Scalar
-from ablations.results.tracking import flatten
-from ablations.runtime.errors import UserError
+from ablations.results.logged import values_of
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.sweep_file import Parameter, SweepFile
 
@@ -24,10 +22,7 @@ STARTUP_CELLS = 5
 
 
 def next_values(sweep: SweepFile, cells: Sequence[Cell], search_seed: int) -> dict[str, Scalar]:
-    """The swept values of cell number len(cells), a function of the search's seed, that number and how `cells` ended.
-
-    Raises UserError for a metric that finished cells do not have.
-    """
+    """The swept values of cell number len(cells), a function of the search's seed, that number and how `cells` ended."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = int(np.random.SeedSequence([search_seed, len(cells)]).generate_state(1)[0])
     spaces = {parameter.name: _space(parameter) for parameter in sweep.parameters}
@@ -41,24 +36,24 @@ def next_values(sweep: SweepFile, cells: Sequence[Cell], search_seed: int) -> di
     return {parameter.name: _value(parameter, drawn[parameter.name]) for parameter in sweep.parameters}
 
 
-def metric_of(sweep: SweepFile, run: Mapping[str, Any]) -> float:
-    """The sweep's metric in a finished run.json. Raises UserError naming the nearest metric where there is no such one."""
-    assert sweep.metric is not None
-    metrics = {name: value for name, value in flatten(run["metrics"]).items() if isinstance(value, int | float)}
-    if sweep.metric not in metrics:
-        near = difflib.get_close_matches(sweep.metric, metrics, n=1, cutoff=0.0)
-        hint = f"the nearest is {near[0]!r}" if near else "there are none: eval.num_prompts must be above 0"
-        raise UserError(f"{sweep.path}: cells have no metric {sweep.metric!r}; {hint}")
-    return float(metrics[sweep.metric])
+def metric_of(sweep: SweepFile, cell: Cell) -> float | None:
+    """The sweep's metric of a cell; None of one that has not finished, and of one that has not got it."""
+    run = cell.folder.read()
+    if sweep.metric is None or run is None or run["status"] != "finished":
+        return None
+    return values_of(cell.folder.path, run).get(sweep.metric)
 
 
 def _told(sweep: SweepFile, cell: Cell, spaces: dict[str, BaseDistribution]) -> FrozenTrial:
-    """An earlier cell as Optuna knows it: its values, and how it ended or that it is still running."""
-    run = cell.folder.read()
-    status = run["status"] if run else "absent"
-    if run and status == "finished":
-        return create_trial(params=dict(cell.swept), distributions=spaces, value=metric_of(sweep, run))
-    state = TrialState.FAIL if status == "failed" else TrialState.RUNNING
+    """An earlier cell as Optuna knows it: its values, and how it ended or that it is still running.
+
+    One that finished without the metric is a trial that failed: there is nothing to be learnt from it.
+    """
+    value = metric_of(sweep, cell)
+    if value is not None:
+        return create_trial(params=dict(cell.swept), distributions=spaces, value=value)
+    status = (cell.folder.read() or {}).get("status")
+    state = TrialState.FAIL if status in ("failed", "finished") else TrialState.RUNNING
     return create_trial(params=dict(cell.swept), distributions=spaces, state=state)
 
 

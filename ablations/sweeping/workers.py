@@ -65,8 +65,9 @@ def run_here(dispatcher: Dispatcher, progress: SweepProgress, stop: StopRequest)
     while not dispatcher.is_done:
         cell = dispatcher.next()
         if cell is None:
-            progress.waiting()
-            time.sleep(POLL_SECONDS)
+            if not dispatcher.is_done:  # the last draws of a search may have been repeats
+                progress.waiting()
+                time.sleep(POLL_SECONDS)
             continue
         if shared is None:
             shared = _open_shared(progress.say)

@@ -10,7 +10,9 @@ import signal
 import pytest
 
 from ablations import sweep
+from ablations.config import from_flat_dict
 from ablations.results.comparisons import what_is_read
+from ablations.results.logged import may_be_logged, values_of
 from ablations.sweeping.cells import cells_of
 from ablations.sweeping.sweep_file import read_sweep_file
 from helpers.small_sweeps import SMALL, SWEEPS, results_in, sessions_in, small, start, statuses_in, wait_until
@@ -58,6 +60,16 @@ def test_cells_that_differ_in_eval_keys_train_once_and_share_pictures_and_scores
     # Of 2 prompts: the coarse and the plug-in pictures are those of the first length.
     assert sorted(found["reused"]["pictures"] for found in runs.values())[1] >= 2 * 2
     assert all(found["metrics"]["training"] == {"steps": 2} for found in runs.values())
+
+
+@pytest.mark.slow
+def test_all_that_a_cell_logs_is_known_beforehand(lengths):
+    for path in lengths.glob("*/seed-0/run.json"):
+        run = json.loads(path.read_text())
+        values, known = values_of(path.parent, run), may_be_logged(from_flat_dict(run["config"]))
+        assert len(values) > 50 and set(values) - known == set()
+        # Two prompts of four tokens have no value of everything that can be had, but of most.
+        assert len(known - set(values)) < 0.3 * len(known)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from ablations.cell.training.checkpoints import in_background, remove
 from ablations.cell.work import Work
 from ablations.config import Config
 from ablations.results.checkpoints import FINAL, LAST, best_name, drop_all_but_best, kept_name, would_be_kept
+from ablations.results.logged import LOSS, MEMORY, NORM, RATE, SKIPPED, SPEED, TRAIN, VALIDATION
 from ablations.runtime.files import whole_file
 from ablations.runtime.stopping import Preempted
 from datamodules.cfp import CFPDataModule
@@ -74,9 +75,9 @@ class _Watch(pl.Callback):
             self._stop.requested = True
         validated = self._validate(trainer, module) if self._is_time_to_validate(step) and trainer.is_global_zero else {}
         if validated or self._is_time_to_report(step):
-            skipped = {"train/skipped_steps": float(module.finite.skipped)} if self._config.train.precision == "16-mixed" else {}
+            skipped = {TRAIN + SKIPPED: float(module.finite.skipped)} if self._config.train.precision == "16-mixed" else {}
             self._report(_means(parts) | self._rate(trainer) | validated | skipped, self._speed(trainer, step), step)
-        self._keep(trainer, step, validated.get("val/loss"))
+        self._keep(trainer, step, validated.get(VALIDATION + LOSS))
         if step == self._total:
             self._save(trainer, FINAL, weights_only=True)
         elif step % self._config.train.checkpoint_every == 0 or stopping or self._is_time_to_save(trainer, step):
@@ -102,9 +103,9 @@ class _Watch(pl.Callback):
 
     def _rate(self, trainer: pl.Trainer) -> dict[str, float]:
         """Learning rate, and norm of the gradient before clipping."""
-        found = {"train/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"])}
+        found = {TRAIN + RATE: float(trainer.optimizers[0].param_groups[0]["lr"])}
         if self._gradient_norm is not None:
-            found["train/gradient_norm"] = float(self._gradient_norm)
+            found[TRAIN + NORM] = float(self._gradient_norm)
             self._gradient_norm = None
         return found
 
@@ -113,9 +114,9 @@ class _Watch(pl.Callback):
         (reported, at), now = self._reported, time.monotonic()
         self._reported = (step, now)
         train = self._config.train
-        found = {"train/records_per_second": (step - reported) * train.batch_size * train.accumulate / max(now - at, 1e-9)}
+        found = {TRAIN + SPEED: (step - reported) * train.batch_size * train.accumulate / max(now - at, 1e-9)}
         if trainer.strategy.root_device.type == "cuda":
-            found["train/memory_gb"] = torch.cuda.max_memory_allocated(trainer.strategy.root_device) / 1e9
+            found[TRAIN + MEMORY] = torch.cuda.max_memory_allocated(trainer.strategy.root_device) / 1e9
         return found
 
     def _is_time_to_validate(self, step: int) -> bool:
@@ -132,7 +133,7 @@ class _Watch(pl.Callback):
         rows = [row | {"loss": module.total_loss(row)} for row in rows]
         names = list(rows[0])
         means = torch.stack([torch.stack([row[name].float() for name in names]) for row in rows]).mean(dim=0).tolist()
-        return {f"val/{name}": value for name, value in zip(names, means, strict=True)}
+        return {VALIDATION + name: value for name, value in zip(names, means, strict=True)}
 
     def _keep(self, trainer: pl.Trainer, step: int, loss: float | None) -> None:
         """Keep this step's parameters where it is one to be kept, whatever comes later; every process takes part."""
@@ -150,9 +151,9 @@ class _Watch(pl.Callback):
     def _report(self, logged: dict[str, float], speed: dict[str, float], step: int) -> None:
         self._rows.append({"step": step, **logged})
         self._tracker.log(logged | speed, step=step)
-        values = {name.removeprefix("train/"): value for name, value in logged.items()}
+        values = {name.removeprefix(TRAIN): value for name, value in logged.items()}
         pace = (time.monotonic() - self._started) / (step - self._first)
-        terms = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name == "loss" or name.startswith("l_"))
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name == LOSS or name.startswith("l_"))
         if self._progress is not None:
             self._progress.update(self._task, completed=step, note=terms)
         elif step % (5 * self._config.train.log_every) == 0 or step == self._total:
