@@ -80,10 +80,10 @@ class SweepFile:
 def read_sweep_file(path: str | os.PathLike[str], arguments: list[str] | tuple[str, ...] = ()) -> SweepFile:
     """The sweep of a file, with `key=value` arguments that replace or add to it; `seed=0,1,2` sweeps over a list.
 
-    Raises UserError in one line for a file that is not there or no YAML, for whatever W&B or `ablations.run` would not understand, and
-    for impossible values.
+    A file of ours, such as sweeps/losses.yaml, is found from any folder. Raises UserError in one line for a file that is not there or no
+    YAML, for whatever W&B or `ablations.run` would not understand, and for impossible values.
     """
-    path = Path(path)
+    path = _found(Path(path))
     content = _load(path)
     load_plugins(_plugins_of(content, arguments))
     unknown = [name for name in content if name not in _KNOWN_TO_WANDB]
@@ -150,9 +150,25 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def shipped_sweeps() -> list[Path]:
+    """The sweep files that come with the suite: within this package in a wheel, beside the packages in a checkout."""
+    installed, checkout = Path(__file__).parent / "files", Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        installed = checkout / "sweeps"
+    return sorted(installed.glob("*.yaml"))
+
+
+def _found(path: Path) -> Path:
+    """The file itself or, where there is none, the one of ours that is called so, alone or as sweeps/NAME."""
+    if path.is_file() or path.parent not in (Path(), Path("sweeps")):
+        return path
+    return next((ours for ours in shipped_sweeps() if ours.name == path.name), path)
+
+
 def _load(path: Path) -> dict[Any, Any]:
     if not path.is_file():
-        raise UserError(f"there is no sweep file {str(path)!r}" + (f"; there are {_listing(path)}" if _listing(path) else ""))
+        listed = _listing(path) or ", ".join(ours.name for ours in shipped_sweeps())
+        raise UserError(f"there is no sweep file {str(path)!r}" + (f"; there are {listed}" if listed else ""))
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
