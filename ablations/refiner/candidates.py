@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from ablations.cell.refining.keys import image_seed, prompt_key, prompt_seed
 from ablations.figures.new_words import split_new_words
+from ablations.runtime.errors import UserError
 from lightning_modules.settings import Refinement, RefineSettings
 
+# T5 was pre-trained on at most this many tokens at a time; attention over a primed prompt grows with the square of its length.
+MAX_PROMPT_TOKENS = 512
 # One refinement a prompt, from its key: `PromptRefinerModule.refine`.
 Write = Callable[[Sequence[str], Sequence[Sequence[int]], RefineSettings], list[Refinement]]
 
@@ -72,3 +75,42 @@ def _result(row: tuple[str, int], key: int, written: Refinement, seed: int, mode
         mode=mode,
         rounds=written.rounds,
     )
+
+
+def checked_texts(prompts: str | Sequence[str]) -> list[str]:
+    """A prompt or a list of them as a list. Raises UserError for what is no text, empty, or no valid Unicode."""
+    if isinstance(prompts, str):
+        prompts, names = [prompts], ["the prompt"]
+    else:
+        prompts = list(prompts)
+        names = [f"prompt {i}" for i in range(len(prompts))]
+    for name, text in zip(names, prompts, strict=True):
+        if not isinstance(text, str):
+            raise UserError(f"{name} is no text but {type(text).__name__}")
+        if not text.strip():
+            raise UserError(f"{name} is empty")
+        check_unicode(text, name)
+    return prompts
+
+
+def check_lengths(tokenize_t5: Callable[[list[str]], list[list[int]]], texts: Sequence[str], new_tokens: int) -> None:
+    """Raises UserError for a text that is too long to be continued. `tokenize_t5` gives T5's ids, the end token included."""
+    for text in texts:
+        tokens = len(tokenize_t5([text])[0]) - 1
+        if tokens + new_tokens > MAX_PROMPT_TOKENS:
+            raise UserError(
+                f"the prompt {_shown(text)} has {tokens} tokens and would get {new_tokens} more: "
+                f"at most {MAX_PROMPT_TOKENS} can be extended; shorten it, or take mode=rewrite"
+            )
+
+
+def check_unicode(text: str, name: str = "the text") -> None:
+    """Raises UserError for half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name} has half a character at position {error.start}: it is not valid Unicode") from None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

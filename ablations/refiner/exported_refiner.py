@@ -7,7 +7,7 @@ prompt_refiner/adapter.safetensors   A
 prompt_refiner/afe.safetensors       N, where the arm has one
 prompt_refiner/pooled.safetensors    the rest of E_T, for the joint feature: last block and projection
 
-A compact export has neither of the last two, and half precision.
+A compact export has neither of the last two, and half precision. With the image model there is more: see `exported_pipeline`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lightning_modules.prompt_refiner import PromptRefinerModule
+    from lightning_modules.text_encoder import FineGrainedTextEncoder
 
 # The refiner that comes with the package: what `python -m ablations.export --compact` made of a default run.
 EMBEDDED = Path(__file__).parent / "embedded_refiner"
 FORMAT = 1
 TEXT_ENCODER, TOKENIZER, REFINER = "text_encoder", "tokenizer", "prompt_refiner"
 CONFIG = f"{REFINER}/config.json"
-_WEIGHTS = f"{TEXT_ENCODER}/model.safetensors"
-_POOLED, _ADAPTER, _AFE = (f"{REFINER}/{name}.safetensors" for name in ("pooled", "adapter", "afe"))
+WEIGHTS = "model.safetensors"
+_WEIGHTS = f"{TEXT_ENCODER}/{WEIGHTS}"
+_POOLED, ADAPTER, _AFE = (f"{REFINER}/{name}.safetensors" for name in ("pooled", "adapter", "afe"))
 # transformers before version 5 wants this in front of every name, and version 5 takes it off: so any version can load the file.
 _PREFIX = "text_model."
 
@@ -55,25 +57,36 @@ def write(directory: Path, module: PromptRefinerModule, description: Mapping[str
     that only the pooled feature needs.
     Raises ValueError for a text tower or a tokenizer that transformers' classes cannot hold.
     """
-    from safetensors.torch import save_file
-
-    from lightning_modules.clip_text_model import clip_text_config, split_state, to_clip_tokenizer
+    from lightning_modules.clip_text_model import to_clip_tokenizer
 
     for name in (TEXT_ENCODER, TOKENIZER, REFINER):
         (directory / name).mkdir(parents=True)
-    theirs, pooled = split_state(module.text_encoder.state_dict(), module.text_encoder.blocks)
-    clip_text_config(module.text_encoder).save_pretrained(directory / TEXT_ENCODER)
-    parts = {_WEIGHTS: {_PREFIX + name: value for name, value in theirs.items()}}
-    parts[_ADAPTER] = {name: value.detach().cpu() for name, value in module.adapter.state_dict().items()}
+    pooled = write_text_encoder(directory / TEXT_ENCODER, module.text_encoder, compact)
+    parts = {ADAPTER: {name: value.detach().cpu() for name, value in module.adapter.state_dict().items()}}
     if not compact:
         parts[_POOLED] = pooled
     if not compact and module.afe is not None:
         parts[_AFE] = {name: value.detach().cpu() for name, value in module.afe.state_dict().items()}
     for name, tensors in parts.items():
-        stored = {key: value.half() if compact else value for key, value in tensors.items()}
-        save_file(stored, directory / name, metadata={"format": "pt"})
+        _save(tensors, directory / name, compact)
     _write_tokenizer(directory / TOKENIZER, to_clip_tokenizer(module.backbones.tokenize))
     write_json(directory / CONFIG, {"format": FORMAT, "compact": compact, **description})
+
+
+def write_text_encoder(folder: Path, encoder: FineGrainedTextEncoder, compact: bool = False) -> dict[str, Tensor]:
+    """Write a text encoder as a CLIPTextModel; returns those of its weights that a CLIPTextModel has no place for."""
+    from lightning_modules.clip_text_model import clip_text_config, split_state
+
+    theirs, rest = split_state(encoder.state_dict(), encoder.blocks)
+    clip_text_config(encoder).save_pretrained(folder)
+    _save({_PREFIX + name: value for name, value in theirs.items()}, folder / WEIGHTS, compact)
+    return rest
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, compact: bool) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: value.half() if compact else value for name, value in tensors.items()}, path, metadata={"format": "pt"})
 
 
 def _write_tokenizer(folder: Path, tokenizer) -> None:
@@ -125,7 +138,7 @@ def load_into(module: PromptRefinerModule, directory: str | os.PathLike[str]) ->
 
     try:
         theirs = {name.removeprefix(_PREFIX): value for name, value in tensors(_WEIGHTS).items()}
-        parts = {"text_encoder": join_state(theirs, tensors(_POOLED)), "adapter": tensors(_ADAPTER)}
+        parts = {"text_encoder": join_state(theirs, tensors(_POOLED)), "adapter": tensors(ADAPTER)}
         if module.afe is not None:
             parts["afe"] = tensors(_AFE)
         module.load_state_dict({f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()})

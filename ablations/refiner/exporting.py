@@ -11,11 +11,10 @@ from ablations.refiner import exported_refiner
 from ablations.results.trained_run import TrainedRun, find_trained_run
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import OneLineError, UserError
-from ablations.runtime.files import cannot_write, whole_folder, write_atomically, write_json
+from ablations.runtime.files import cannot_write, whole_folder, write_atomically
 
 if TYPE_CHECKING:
     from ablations.refiner.prompt_refiner import PromptRefiner
-    from lightning_modules.backbones.backbones import Backbones
 
 # Texts on which the exported encoder and tokenizer are compared with the run's own: case, digits, the padding's "!", accents, length.
 PROBES = (
@@ -58,7 +57,8 @@ def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callab
     """
     from safetensors import SafetensorError
 
-    from ablations.refiner.model_card import model_card
+    from ablations.refiner import exported_pipeline
+    from ablations.refiner.model_card import LICENCE_FILE, licence, model_card
     from ablations.refiner.prompt_refiner import PromptRefiner
 
     say(f"loading {run}")
@@ -79,8 +79,8 @@ def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callab
             say("writing the text encoder, its tokenizer and the refiner")
             exported_refiner.write(aside, refiner.module, description, compact)
             if with_image_model:
-                say("writing the image model")
-                write_image_model(aside, backbones)
+                say("writing the image model, and the pipeline that refines and draws")
+                exported_pipeline.write_pipeline(aside, refiner)
         except SafetensorError as error:
             raise cannot_write(directory, error) from error
         except ValueError as error:
@@ -97,6 +97,9 @@ def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callab
             compact=compact,
         )
         write_atomically(aside / "README.md", card)
+        tag, terms = licence(run.config, with_image_model)
+        if tag == "other":
+            write_atomically(aside / LICENCE_FILE, f"{terms}\n")
     say(f"exported {run} to {directory} (largest difference of the text states: {difference:.1e})")
 
 
@@ -133,21 +136,6 @@ def backbone_sources(refiner: PromptRefiner) -> dict[str, tuple[str, str]]:
     model = backbones.text_to_image
     networks = {"OpenCLIP": backbones.clip_model, "VAE": model.vae, "UNet": model.unet, "T5": backbones.decoder.t5}
     return {name: (hubs[name], digest_of((name,), network)) for name, network in networks.items()}
-
-
-def write_image_model(directory: Path, backbones: Backbones) -> None:
-    """UNet, VAE, the scheduler that runs draw with, and the index that makes the folder a StableDiffusionPipeline."""
-    import diffusers
-
-    model = backbones.text_to_image
-    scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(model.noise_scheduler.config)
-    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__, "requires_safety_checker": False}
-    index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
-    for name, part in (("unet", model.unet), ("vae", model.vae), ("scheduler", scheduler)):
-        part.save_pretrained(directory / name)
-        index[name] = ["diffusers", type(part).__name__]
-    index |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
-    write_json(directory / "model_index.json", index)
 
 
 def largest_difference(refiner: PromptRefiner, directory: Path, share: float = LARGEST_SHARE) -> float:

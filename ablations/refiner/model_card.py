@@ -10,14 +10,14 @@ from ablations.results.conditions import in_tables
 from ablations.results.trained_run import TrainedRun
 
 TINY_NOTE = "Tiny world: claims nothing about Stable Diffusion 2.1."
+# Where the terms stand that no licence of a hub's list covers, and what they are called in the card.
+LICENCE_FILE, _OTHER_LICENCE = "LICENSE.md", "terms-of-its-parts"
 _LIBRARIES = ("torch", "transformers", "diffusers", "open_clip_torch")
 _NO_CONDITIONS = ("n", "training", "diversity")
 
 _TEXT = """\
 ---
-license: {licence_tag}
-library_name: diffusers
-tags: [text-to-image, prompt-refinement, uf-fgtg]
+{metadata}
 ---
 
 # {title}
@@ -43,7 +43,7 @@ tokenizer beside it: it pads with id 0, as the encoder was trained. Prompts end 
 Unicode (curly quotes become straight) and HTML entities, which transformers' does not: for such text call
 `html.unescape(ftfy.fix_text(text))` first.
 
-The prompt refiner needs the project's code:
+{own_pipeline}Where the project is installed, the prompt refiner also works by itself:
 
 ```python
 from ablations import PromptRefiner
@@ -83,12 +83,38 @@ Digest of all together, noise schedule included: `{weights_digest}`. Digest of t
 {image_model_row}| `prompt_refiner/adapter.safetensors` | A, the domain adapter |
 {trained_alone_rows}| `prompt_refiner/config.json` | the arm's config, digests and scores |
 
-T5 is frozen and not part of this folder; PromptRefiner takes it from where the training had it.
+{frozen}
 
 ## Licence
 
 {licence}
 """
+
+
+_OWN_PIPELINE = """\
+A pipeline of its own refines and draws, with torch, transformers and diffusers alone. It is code in this repository, `pipeline.py`: read it
+before you trust it.
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("THIS_FOLDER", custom_pipeline="THIS_FOLDER", trust_remote_code=True)
+result = pipe("{example}", num_candidates=3, seed=0)
+result.prompts, result.images
+```
+
+Refined prompts are drawn with the image model's original text encoder, and with the trained one by `plug_in=True`.
+
+"""
+_IMAGE_MODEL_ROWS = """\
+| `unet/`, `vae/`, `scheduler/`, `model_index.json` | the frozen image model, as diffusers saves it |
+| `original_text_encoder/` | its text encoder before training |
+| `decoder/`, `decoder_tokenizer/` | T5, frozen |
+| `adapter/` | A once more, for the pipeline, with the settings of writing and drawing |
+| `pipeline.py`, `adapter/prompt_adapter.py` | the pipeline that refines and draws |
+"""
+_FROZEN_ELSEWHERE = "T5 is frozen and not part of this folder; PromptRefiner takes it from where the training had it."
+_FROZEN_HERE = "PromptRefiner takes T5 and the image model from where the training had them, not from this folder."
 
 
 def model_card(
@@ -107,13 +133,12 @@ def model_card(
     `num_probes` prompts. `compact`: see `exported_refiner.write`.
     """
     config, record = run.config, run.run
-    tag, licence = _licence(config, with_image_model)
-    image_row = "| `unet/`, `vae/`, `scheduler/`, `model_index.json` | the frozen image model, as diffusers saves it |\n"
     afe_row = "| `prompt_refiner/afe.safetensors` | N, adaptive feature extraction |\n"
     pooled_row = "| `prompt_refiner/pooled.safetensors` | E_T's last block and projection, which only the pooled joint feature needs |\n"
     versions = record.get("versions", {})
     return _TEXT.format(
-        licence_tag=tag,
+        metadata=_metadata(config, backbones, with_image_model),
+        own_pipeline=_OWN_PIPELINE.format(example=_example(config)) if with_image_model else "",
         title=f"{run}: text encoder and prompt refiner",
         notes="".join(f"\n**{note}**\n" for note in _notes(run, compact)),
         arm=record["arm"],
@@ -122,7 +147,7 @@ def model_card(
         revision=record.get("code_revision") or "unknown",
         versions=", ".join(f"{name} {versions[name]}" for name in _LIBRARIES if name in versions),
         pipeline=_pipeline(config, backbones, with_image_model),
-        example="a lonely lighthouse on a beach" if config.profile == "tiny" else "a green tree",
+        example=_example(config),
         steps=config.eval.steps,
         guidance=config.eval.guidance_scale,
         difference=difference,
@@ -132,10 +157,50 @@ def model_card(
         weights_digest=weights_digest,
         data_digest=(record.get("digests") or {}).get("data") or "unknown",
         settings=_settings(config),
-        image_model_row=image_row if with_image_model else "",
+        image_model_row=_IMAGE_MODEL_ROWS if with_image_model else "",
+        frozen=_FROZEN_HERE if with_image_model else _FROZEN_ELSEWHERE,
         trained_alone_rows="" if compact else (afe_row if config.use_afe else "") + pooled_row,
-        licence=licence,
+        licence=licence(config, with_image_model)[1],
     )
+
+
+def _example(config: Config) -> str:
+    return "a lonely lighthouse on a beach" if config.profile == "tiny" else "a green tree"
+
+
+def _metadata(config: Config, backbones: Mapping[str, tuple[str, str]], with_image_model: bool) -> str:
+    """What a hub reads of the card, in YAML."""
+    from huggingface_hub import ModelCardData
+
+    tag = licence(config, with_image_model)[0]
+    data = ModelCardData(
+        license=tag,
+        license_name=_OTHER_LICENCE if tag == "other" else None,
+        license_link=LICENCE_FILE if tag == "other" else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        language="en",
+        tags=["text-to-image", "prompt-refinement", "uf-fgtg", "arxiv:2402.12760"],
+        base_model=_base_models(config, backbones) or None,
+    )
+    first = ["license", "license_name", "license_link", "library_name", "pipeline_tag"]
+    return data.to_yaml(original_order=first)
+
+
+def _base_models(config: Config, backbones: Mapping[str, tuple[str, str]]) -> list[str]:
+    """The hub's repositories that the networks came from; none where they came from elsewhere."""
+    from lightning_modules.backbones.sources import PaperSources
+
+    if not _is_of_a_hub(backbones["UNet"][0]):
+        return []
+    b = config.backbones
+    open_clip = PaperSources.named(b.image_model, b.open_clip, b.t5).open_clip_repository
+    names = [backbones["UNet"][0], *([open_clip] if open_clip else []), backbones["T5"][0]]
+    return list(dict.fromkeys(name.partition("@")[0] for name in names))
+
+
+def _is_of_a_hub(source: str) -> bool:
+    return "/" in source and " " not in source
 
 
 def _notes(run: TrainedRun, compact: bool) -> list[str]:
@@ -151,7 +216,7 @@ def _pipeline(config: Config, backbones: Mapping[str, tuple[str, str]], with_ima
     if with_image_model:
         return 'from diffusers import StableDiffusionPipeline\n\npipeline = StableDiffusionPipeline.from_pretrained("THIS_FOLDER")'
     hub = backbones["UNet"][0]
-    base = hub if "/" in hub and " " not in hub else "THE_IMAGE_MODEL"
+    base = hub if _is_of_a_hub(hub) else "THE_IMAGE_MODEL"
     name, _, revision = base.partition("@")
     commit = f', revision="{revision}"' if revision else ""
     hint = "\n# THE_IMAGE_MODEL: this run's own, in diffusers' layout (python -m ablations.export ... --with-image-model writes it)"
@@ -198,7 +263,7 @@ def _settings(config: Config) -> str:
     return "\n".join(f"| `{name}` | {show(value)} |" for name, value in flat.items() if KEYS[name].option.kind != "run")
 
 
-def _licence(config: Config, with_image_model: bool) -> tuple[str, str]:
+def licence(config: Config, with_image_model: bool) -> tuple[str, str]:
     """The card's licence tag, and the licence in words."""
     data = "" if config.data.source == "tiny" else " The data that it was trained on has terms of its own."
     if config.backbones.dir is not None:

