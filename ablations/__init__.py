@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 __all__ = ["PromptRefiner"]
 
 
@@ -12,3 +14,17 @@ def __getattr__(name: str) -> object:
 
         return PromptRefiner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _is_starting_a_command() -> bool:
+    """Whether Python is looking for a module of this package to run, as in `python -m ablations.run`."""
+    if sys.argv[:1] != ["-m"]:
+        return False
+    words = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    return any(word.removeprefix("-m").split(".")[0] == __name__ for word in words[-2:])
+
+
+if _is_starting_a_command():
+    from ablations.runtime import early_signals
+
+    early_signals.install()

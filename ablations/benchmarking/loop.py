@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -57,7 +56,7 @@ class _Clock(pl.Callback):
 def _by_lightning(config: Config, backbones: Backbones, steps: int) -> float:
     module, data, device = _ready(config, backbones)
     clock: list[float] = []
-    trainer = make_trainer(config, steps, [_Clock(clock, device)], Path(config.output_dir))
+    trainer = make_trainer(config, steps, [_Clock(clock, device)])
     trainer.fit(module, datamodule=data)
     return clock[-1] - clock[0]
 

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from ablations.runtime import early_signals
 from ablations.runtime.errors import OneLineError, UserError, one_line
+from ablations.runtime.launchers import require_numbers
 from ablations.runtime.quiet_libraries import quiet_libraries
 from ablations.runtime.stopping import Preempted, StopRequest
 
@@ -97,7 +99,7 @@ def run_command(
 ) -> int:
     """Read the arguments (those of the process by default), do the work, and end as every command ends; returns the exit code.
 
-    0: done, or help was shown; 2: a mistake of the user's; 1: anything else that is said in one line; 143: stopped by SIGTERM or Ctrl-C,
+    0: done, or help was shown; 2: a mistake of the user's; 1: anything else that is said in one line; 143: stopped by a signal,
     where `then` says what the same command does next time. `work(arguments, stop)` may return an exit code of its own. With
     `stoppable=False` it handles signals itself.
     """
@@ -105,9 +107,14 @@ def run_command(
     stop = StopRequest()
     if stoppable:
         stop.install()
+    else:
+        early_signals.give_back()
     try:
         arguments = parser.read(sys.argv[1:] if argv is None else list(argv))
-        return 0 if arguments is None else work(arguments, stop) or 0
+        if arguments is None:
+            return 0
+        require_numbers()
+        return work(arguments, stop) or 0
     except (OneLineError, FloatingPointError) as error:
         say_error(error)
         return getattr(error, "exit_code", OneLineError.exit_code)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what is done is kept, and the process ends within seconds.
+"""SIGTERM, Ctrl-C, and the SIGUSR1 and SIGUSR2 of schedulers: what is done is kept, and the process ends within seconds.
 
 Everywhere but in training the signal ends the work at once, which is safe because files appear whole or not at all. While
 training it is held back until the optimiser step is over, so that a checkpoint can be saved that resumes bit for bit.
@@ -11,17 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from ablations.runtime.early_signals import EXIT_CODE, SIGNALS
+
+# A scheduler's notice, which may come to a process twice: to its group, and passed on by the script that started it.
+_NOTICES = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
 class Preempted(BaseException):
     """The cell was asked to stop. Not an Exception: no library may mistake it for a fault of its own and go on."""
 
-    exit_code = 143
+    exit_code = EXIT_CODE
 
 
 class StopRequest:
-    """Turns signals into Preempted. `install()` returns self; a second signal ends the process at once."""
+    """Turns signals into Preempted. `install()` returns self; a second SIGTERM or Ctrl-C ends the process at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -29,7 +32,7 @@ class StopRequest:
         self._previous: dict[signal.Signals, object] = {}
 
     def install(self) -> StopRequest:
-        self._previous = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+        self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}
         return self
 
     def restore(self) -> None:
@@ -40,7 +43,7 @@ class StopRequest:
     def reclaim(self) -> None:
         """Take the signals back from Lightning, whose handler would end the process at a point of its own choosing."""
         if self._previous and not self.requested:
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 signal.signal(number, self._remember)
 
     @contextmanager
@@ -60,7 +63,7 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        for other in _SIGNALS:
-            signal.signal(other, signal.SIG_DFL)
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN if other in _NOTICES else signal.SIG_DFL)
         if not self._held:
             raise Preempted("between steps")

@@ -126,7 +126,7 @@ def probe_training(config: Config, shared: Shared, scratch: Path) -> TrainingCos
     with _silent_lightning():
         data.setup("fit")
         stamps.times = [_now(device)]
-        make_trainer(config, _STEPS, [stamps], scratch).fit(module, datamodule=data)
+        make_trainer(config, _STEPS, [stamps]).fit(module, datamodule=data)
     step_seconds = median(np.diff(stamps.times)[1:])
     if data.encoders and not data.settings.cache:
         encoding = config.train.accumulate * config.train.batch_size * (pictures.open_seconds + pictures.network_seconds)

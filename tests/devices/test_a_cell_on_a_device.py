@@ -54,20 +54,20 @@ class _Counted(pl.Callback):
         self.seen.append((trainer.global_step, *self.traffic.counts))
 
 
-def trained(arguments, batches, folder) -> tuple[pl.LightningModule, list[tuple[int, int, int]], Traffic]:
+def trained(arguments, batches) -> tuple[pl.LightningModule, list[tuple[int, int, int]], Traffic]:
     config = parse([*arguments, "backbones.init=random", "train.accumulate=2"])
     module = build_module(config, random_tiny_backbones(0))
     with counting() as traffic:
         watch = _Counted(traffic)
-        make_trainer(config, len(batches) // 2, [watch], folder).fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
+        make_trainer(config, len(batches) // 2, [watch]).fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
     return module, watch.seen, traffic
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=" ".join)
-def test_training_every_arm_copies_and_waits_no_more_than_it_did(device, make_batch, arm, tmp_path):
+def test_training_every_arm_copies_and_waits_no_more_than_it_did(device, make_batch, arm):
     bank = () if UNCACHED[0] in arm else (4, 5)
     batches = [make_batch((0, 1), epoch=epoch, cached=bool(bank), bank=bank) for epoch in range(4)]
-    _, seen, traffic = trained(arm, batches, tmp_path)
+    _, seen, traffic = trained(arm, batches)
     steps, copies, waits = zip(*seen, strict=True)
     assert steps == (0, 1, 1, 2)
     micro_batch = (copies[2] - copies[1], waits[2] - waits[1])
@@ -76,9 +76,9 @@ def test_training_every_arm_copies_and_waits_no_more_than_it_did(device, make_ba
 
 
 @pytest.mark.parametrize("reading", reading_names())
-def test_every_reading_of_afe_trains_on_the_device(device, make_batch, reading, tmp_path):
+def test_every_reading_of_afe_trains_on_the_device(device, make_batch, reading):
     batches = [make_batch((0, 1), epoch=epoch, cached=False) for epoch in range(2)]
-    module, seen, _ = trained((f"afe.reading={reading}", "use_mse=false", "use_text=false", *UNCACHED), batches, tmp_path)
+    module, seen, _ = trained((f"afe.reading={reading}", "use_mse=false", "use_text=false", *UNCACHED), batches)
     assert seen[-1][0] == 1
     assert all(torch.isfinite(value.cpu()).all() for value in module.afe.state_dict().values())
 

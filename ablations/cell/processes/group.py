@@ -24,6 +24,7 @@ from torch.distributed import DistNetworkError, PrefixStore, ProcessGroup, Store
 from ablations.cell.processes.place import Place
 from ablations.config import Config
 from ablations.runtime.errors import UserError
+from ablations.runtime.launchers import number_of
 from datamodules.sharing import Sharing
 
 POLL_SECONDS = 0.05
@@ -171,12 +172,11 @@ def threads_of(config: Config, available: int) -> int:
 def outside_store(place: Place) -> Store:
     """Where the processes that torchrun or srun started meet; they wait, in steps, until rank 0 is there."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        host, port = _variable("MASTER_ADDR", "torchrun"), number_of("MASTER_PORT", "torchrun")
         # torchrun's own process usually keeps the store; it outlives a restart of ours, so each attempt has its own keys.
         hosts = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     else:
-        slurm = SLURMEnvironment(auto_requeue=False)
-        host, port, hosts = slurm.main_address, slurm.main_port, place.rank == 0
+        host, port, hosts = *_meeting_point_of_srun(), place.rank == 0
     while True:
         try:
             store = TCPStore(host, port, is_master=hosts, wait_for_workers=False, timeout=timedelta(seconds=5))
@@ -186,3 +186,18 @@ def outside_store(place: Place) -> Store:
             if hosts:
                 raise
             time.sleep(1.0)
+
+
+def _meeting_point_of_srun() -> tuple[str, int]:
+    """The first node of the step, and a port that follows from the job's number, unless MASTER_ADDR and MASTER_PORT say otherwise."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST")
+    host = os.environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes or _variable("SLURM_JOB_NODELIST", "srun"))
+    if "MASTER_PORT" in os.environ:
+        return host, number_of("MASTER_PORT", "srun")
+    return host, 15000 + number_of("SLURM_JOB_ID", "srun") % 10000
+
+
+def _variable(name: str, launcher: str) -> str:
+    if not os.environ.get(name):
+        raise UserError(f"{name} is not set, and {launcher} sets it: the processes need it to meet")
+    return os.environ[name]

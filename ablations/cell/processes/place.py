@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ablations.config import Config
 from ablations.runtime.errors import OneLineError, UserError
+from ablations.runtime.launchers import number_of
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK")
 # Set by srun for the tasks that it starts, and not for a batch script or a shell, which are one process however many tasks they may start.
@@ -37,7 +38,7 @@ class Place:
 
 def refuse_launcher(environment: Mapping[str, str] = os.environ) -> None:
     """Raises UserError under torchrun, for commands that start what they need themselves."""
-    if "TORCHELASTIC_RUN_ID" in environment and int(environment["WORLD_SIZE"]) > 1:
+    if "TORCHELASTIC_RUN_ID" in environment and number_of("WORLD_SIZE", "torchrun", environment) > 1:
         raise UserError("torchrun is for python -m ablations.run; start this command without it (trainer.devices works here too)")
 
 
@@ -46,7 +47,7 @@ def find_place(config: Config, environment: Mapping[str, str] = os.environ) -> P
     devices, nodes = config.trainer.devices, config.trainer.num_nodes
     if "TORCHELASTIC_RUN_ID" in environment:
         launcher, names = "torchrun", _TORCHRUN
-    elif devices * nodes > 1 and int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    elif devices * nodes > 1 and "SLURM_STEP_NUM_TASKS" in environment and number_of("SLURM_STEP_NUM_TASKS", "srun", environment) > 1:
         launcher, names = "srun", _SRUN
     elif nodes > 1:
         raise UserError(
@@ -55,7 +56,7 @@ def find_place(config: Config, environment: Mapping[str, str] = os.environ) -> P
         )
     else:
         return Place(world_size=devices)
-    rank, started, local_rank, node_rank = (int(environment[name]) for name in names)
+    rank, started, local_rank, node_rank = (number_of(name, launcher, environment) for name in names)
     if started != devices * nodes or local_rank >= devices:
         raise UserError(
             f"{launcher} started {started} processes, but trainer.devices={devices} and trainer.num_nodes={nodes} ask for "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ablations.cell.loading.device import device_of
 from ablations.cell.processes.group import JoinedDDP, batch_group, sees_its_own_device, sharing_of
@@ -217,15 +220,19 @@ def total_steps(config: Config, batches_per_epoch: int) -> int:
     return min(limits)
 
 
-def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root: Path, place: Place | None = None) -> pl.Trainer:
+def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], place: Place | None = None) -> pl.Trainer:
     """Lightning's Trainer for `steps` optimiser steps, without its own logging, checkpoints and progress.
 
-    `place` is this process's among those of a DDP training, whose process group must be there; None: one device, no DDP.
+    `place` is this process's among those of a DDP training, whose process group must be there; None: one device, no DDP. Whatever a
+    cluster's variables say, Lightning's own handling of clusters is left out: we know the place, the signals are ours, and so are the
+    checkpoints.
     """
     # Lightning's hints about workers, loggers and unused features are meant for its own users.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     several = place is not None and not sees_its_own_device(config, place)
     shared = sharing_of(config, place)
+    if place is None:
+        rank_zero_only.rank = 0  # Lightning took it from the variables of whatever started this process
     return pl.Trainer(
         accelerator=device_of(config).type,
         devices=config.trainer.devices if several else 1,
@@ -239,12 +246,13 @@ def make_trainer(config: Config, steps: int, callbacks: list[pl.Callback], root:
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
-        plugins=[in_background()],
+        plugins=[in_background(), *([] if place else [LightningEnvironment()])],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         limit_val_batches=0,
-        default_root_dir=root,
+        # Nothing is written there; under SLURM Lightning would go on from any hpc_ckpt_N.ckpt that lies there.
+        default_root_dir=os.devnull,
     )
 
 
@@ -267,7 +275,7 @@ def fit(
     module.made_from = made_from
     data.rank, data.sharing = place.rank if place else 0, sharing_of(work.config, place)
     module.batch_group = batch_group(data.sharing, data.rank)
-    trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from, watched)], work.folder.training_path, place)
+    trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from, watched)], place)
     # DDP waits for a gradient of every parameter in its buckets.
     without_gradient = module.parameters_without_gradient() if place else []
     for parameter in without_gradient:
