@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,20 +35,19 @@ from datamodules.batches import (
 from datamodules.feature_cache.building import Together, encode_beside, open_or_build
 from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
 from datamodules.feature_cache.ranges import Ranges
-from datamodules.images import PREPROCESSING, Checked, ImageChecker, content_digest, count_done
+from datamodules.images import PREPROCESSING, check_images, content_digest, count_done
 from datamodules.manifest import Manifest
 from datamodules.phrases import count_phrases
 from datamodules.progress import track
 from datamodules.readers.captions import clean_caption
-from datamodules.readers.image_finder import NO_IMAGE_NAMED
+from datamodules.readers.evaluation_prompts import is_list_of_prompts, read_evaluation_prompts
 from datamodules.readers.record_parser import ReadTable
-from datamodules.readers.source import read_source
+from datamodules.readers.source import is_read_by_a_plug_in, read_source
 from datamodules.readers.tiny_world import TINY_WORLD_LIMITS, read_tiny_world
-from datamodules.records import BadRecord, CFPRecord, EvalPrompt, coarse_length_index, prefix_share
+from datamodules.records import CFPRecord, EvalPrompt, coarse_length_index, prefix_share
 from datamodules.settings import TINY_WORLD, DataSettings, Tokenizers
 from datamodules.sharing import Sharing
 from datamodules.splits import TableSplit, own_split, split_as_told, split_table
-from datamodules.stored_images import NO_IMAGE, PictureFile
 from datamodules.tiny_world.worlds import world
 
 SPLITS = ("train", "validation", "test")
@@ -56,7 +55,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A source as read and checked; positions are int64 indexes into `records`."""
+    """A source as read and checked; positions are int64 indexes into `records`. `listed` are evaluation prompts of a list of their own."""
 
     records: list[CFPRecord]
     train: np.ndarray
@@ -64,6 +63,7 @@ class _Loaded:
     distinct: dict[str, np.ndarray]
     content_digests: list[str]
     manifest: Manifest
+    listed: Sequence[CFPRecord] | None = None
 
 
 class CFPDataModule(LightningDataModule):
@@ -150,7 +150,7 @@ class CFPDataModule(LightningDataModule):
 
     @property
     def digest(self) -> str:
-        """Digest of what is trained and validated on: ids, prompts, pictures and their split; 64 hex digits."""
+        """Digest of what is trained and validated on, and of a list of evaluation prompts: ids, prompts, pictures, split; 64 hex digits."""
         loaded = self._load()
         digest = hashlib.sha256()
         for name, positions in (("train", loaded.train), ("validation", loaded.validation)):
@@ -158,6 +158,8 @@ class CFPDataModule(LightningDataModule):
                 record = loaded.records[position]
                 entry = [name, record.id, record.fine_prompt, record.coarse_prompts, loaded.content_digests[position]]
                 digest.update(json.dumps(entry).encode())
+        for record in loaded.listed or ():
+            digest.update(json.dumps(["test", record.id, record.coarse_prompts]).encode())
         return digest.hexdigest()
 
     @property
@@ -182,7 +184,8 @@ class CFPDataModule(LightningDataModule):
         """How many evaluation prompts a split has at most."""
         if self.is_tiny_world:
             return TINY_WORLD_LIMITS[split]
-        return len(self._load().distinct["train" if split == "train" else "validation"])
+        loaded = self._load()
+        return len(loaded.listed if split == "test" and loaded.listed else loaded.distinct["train" if split == "train" else "validation"])
 
     def known_phrases(self) -> dict[str, int]:
         """What stands between commas in the training prompts, with the number of prompts that have it, most frequent first."""
@@ -191,7 +194,8 @@ class CFPDataModule(LightningDataModule):
     def eval_prompts(self, split: str, count: int, coarse_length: str | int = "middle") -> list[EvalPrompt]:
         """The first `count` evaluation prompts of a split: distinct fine prompts, the same for every seed.
 
-        The tiny world draws them from its own split. A table has one held-out set, which "validation" and "test" both name.
+        The tiny world draws them from its own split. A table has one held-out set, which "validation" and "test" both name, unless the
+        test source is a list of prompts: these are the "test", and their fine prompt is "".
         """
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; it may be {', '.join(SPLITS)}")
@@ -200,14 +204,17 @@ class CFPDataModule(LightningDataModule):
             records = read_tiny_world(split, count, world(self.settings.world), self._tokenizers.count_tokens, self._clean)
             ids: Iterable[int] = range(count)
         else:
-            loaded = self._load()
-            positions = loaded.distinct["train" if split == "train" else "validation"]
-            if count > len(positions):
+            loaded, there = self._load(), self.num_eval_prompts(split)
+            is_listed = split == "test" and loaded.listed is not None
+            if count > there:
+                where, kind = (self.test_source, "") if is_listed else (self.source, "fine ")
+                remedy = "" if is_listed else "raise data.num_validation or "
                 raise ValueError(
-                    f"{count} evaluation prompts asked for, {self.source} has {len(positions)} distinct fine prompts in {split!r}: "
-                    "raise data.num_validation or lower the number of prompts"
+                    f"{count} evaluation prompts asked for, {where} has {there} distinct {kind}prompts in {split!r}: "
+                    f"{remedy}lower the number of prompts"
                 )
-            records = [loaded.records[position] for position in positions[:count]]
+            chosen = loaded.distinct["train" if split == "train" else "validation"][:count]
+            records = list(loaded.listed[:count]) if is_listed and loaded.listed else [loaded.records[position] for position in chosen]
             ids = [record.id for record in records]
         return [EvalPrompt(i, r.coarse_prompt(length), r.fine_prompt, r.scene) for i, r in zip(ids, records, strict=True)]
 
@@ -230,22 +237,34 @@ class CFPDataModule(LightningDataModule):
         return _Loaded(records, train, validation, {}, [content_digest(record, {}) for record in records], manifest)
 
     def _load_table(self) -> _Loaded:
-        table = self._read(self.source)
-        if self.test_source is not None:
+        table, listed = self._read(self.source), self._listed()
+        if self.test_source is not None and listed is None:
             table = table.with_test(self._read(self.test_source), self.test_source)
         if self.encoders and table.records and not table.any_image:
-            raise FileNotFoundError(self._why_no_image(table))
+            raise FileNotFoundError(table.why_no_image(self.source))
         # Pictures are checked wherever they are, needed or not: else arms with and without image terms would train on different records.
-        records, bad, found = self._check_images(table) if table.any_image else (table.records, table.bad, {})
+        records, bad, found = check_images(table, self._ledger(), self._say) if table.any_image else (table.records, table.bad, {})
         digests = {path: checked.digest for path, checked in found.items() if checked.digest}
         done = {**table.done, **count_done(found[record.image] for record in records if record.image in found)}
         bad = sorted(bad, key=lambda entry: entry.id)
-        manifest = self._write_manifest(Manifest(str(self.source), table.layout, table.total, tuple(bad), done))
-        split = self._split(records)
+        bad += [replace(entry, id=entry.id + table.total) for entry in listed.bad] if listed else []
+        total = table.total + (listed.total if listed else 0)
+        manifest = self._write_manifest(Manifest(str(self.source), table.layout, total, tuple(bad), done))
+        split = self._split(records, self.settings.own_split or (self.test_source is not None and listed is None))
         if split.remark:
             self._say(f"data: {split.remark}")
         contents = [content_digest(record, digests) for record in records]
-        return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest)
+        return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest, listed and listed.records)
+
+    def _listed(self) -> ReadTable | None:
+        """The prompts of a test source that is a list of prompts alone: nothing is held out for it, as there is nothing to train on."""
+        if self.test_source is None or is_read_by_a_plug_in(self.test_source) or not is_list_of_prompts(self.test_source):
+            return None
+        listed = read_evaluation_prompts(self.test_source, self._clean)
+        if not listed.records:
+            raise ValueError(f"data.test_source={self.test_source} has no prompt")
+        self._say(f"data: {len(listed.records)} distinct evaluation prompts of {self.test_source.name}, without fine prompts or pictures")
+        return listed
 
     def _read(self, source: Path) -> ReadTable:
         table = read_source(source, self.images, self._tokenizers.count_tokens, self._clean)
@@ -253,39 +272,19 @@ class CFPDataModule(LightningDataModule):
             raise ValueError(f"{source} has a header and no rows")
         return table
 
-    def _split(self, records: Sequence[CFPRecord]) -> TableSplit:
+    def _split(self, records: Sequence[CFPRecord], as_told: bool) -> TableSplit:
         settings = self.settings
-        kinds, remark = own_split(records) if settings.own_split or self.test_source is not None else ({}, "")
+        kinds, remark = own_split(records) if as_told else ({}, "")
         if remark:
             self._say(f"data: {remark}")
         if kinds:
             return split_as_told(records, kinds, settings.num_validation, settings.num_train)
         return split_table(records, settings.num_validation, settings.num_train)
 
-    def _why_no_image(self, table: ReadTable) -> str:
-        without = "or train without the terms that need them (use_mse=false use_clip=false)"
-        named = [why for why in table.missing.values() if why != NO_IMAGE_NAMED]
-        if not named:
-            return f"{self.source} names no images ({table.layout}): add a column of them, {without}"
-        shown = [str(folder) for folder in table.looked[:3]] + ([f"{len(table.looked) - 3} more"] if len(table.looked) > 3 else [])
-        looked, first = ", ".join(shown), named[0]
-        return f"none of the images of {self.source} is there (looked in {looked}; {first}): set data.images to their folder, {without}"
-
-    def _check_images(self, table: ReadTable) -> tuple[list[CFPRecord], list[BadRecord], dict[PictureFile, Checked]]:
-        ledger = None
-        if self.cache_dir is not None:
-            ledger = self.cache_dir / f"images-{hashlib.sha256(str(Path(self.source).resolve()).encode()).hexdigest()[:16]}.json"
-        found = ImageChecker(ledger, self._say).check([record.image for record in table.records if record.image is not None])
-        records, bad = [], list(table.bad)
-        for record in table.records:
-            if record.image is None:
-                bad.append(BadRecord(record.id, 0, "missing_image", table.missing.get(record.id, NO_IMAGE_NAMED)))
-            elif problem := found[record.image].problem:
-                reason = "missing_image" if problem.startswith(NO_IMAGE) else "corrupt_image"
-                bad.append(BadRecord(record.id, 0, reason, f"{record.image.name}: {problem}"))
-            else:
-                records.append(record)
-        return records, bad, found
+    def _ledger(self) -> Path | None:
+        """Where it is remembered which pictures are good."""
+        name = f"images-{hashlib.sha256(str(Path(self.source).resolve()).encode()).hexdigest()[:16]}.json"
+        return self.cache_dir / name if self.cache_dir is not None else None
 
     def _write_manifest(self, manifest: Manifest) -> Manifest:
         if self.settings.manifest_path is not None:

@@ -22,7 +22,9 @@ from torch import Tensor
 from datamodules.decoding import AS_BARE_CONVERSION, DAMAGE, UnfitPictureError, as_viewed, examine
 from datamodules.files import write_atomically
 from datamodules.progress import track
-from datamodules.records import CFPRecord
+from datamodules.readers.image_finder import NO_IMAGE_NAMED
+from datamodules.readers.record_parser import ReadTable
+from datamodules.records import BadRecord, CFPRecord
 from datamodules.stored_images import NO_IMAGE, NoImageError, PictureFile
 from datamodules.tiny_world import renderer, subjects
 
@@ -170,3 +172,20 @@ def content_digest(record: CFPRecord, image_digests: dict[PictureFile, str]) -> 
 
 
 _SOURCE_DIGEST = _source_digest()
+
+
+def check_images(
+    table: ReadTable, ledger: Path | None, say: Callable[[str], object]
+) -> tuple[list[CFPRecord], list[BadRecord], dict[PictureFile, Checked]]:
+    """The records whose pictures can be read, those left out with the reason, and what was found of every picture."""
+    found = ImageChecker(ledger, say).check([record.image for record in table.records if record.image is not None])
+    records, bad = [], list(table.bad)
+    for record in table.records:
+        if record.image is None:
+            bad.append(BadRecord(record.id, 0, "missing_image", table.missing.get(record.id, NO_IMAGE_NAMED)))
+        elif problem := found[record.image].problem:
+            reason = "missing_image" if problem.startswith(NO_IMAGE) else "corrupt_image"
+            bad.append(BadRecord(record.id, 0, reason, f"{record.image.name}: {problem}"))
+        else:
+            records.append(record)
+    return records, bad, found

@@ -44,7 +44,7 @@ class CFPRecord:
 
 @dataclass(frozen=True)
 class EvalPrompt:
-    """A coarse prompt to be refined and scored; `prompt_id` is the record's row number in its split."""
+    """A coarse prompt to be refined and scored; `prompt_id` is its row number in its split, `fine_prompt` "" where there is none."""
 
     prompt_id: int
     coarse_prompt: str

@@ -187,6 +187,8 @@ def held_out_pairs(run: TrainedRun, module: Any, count: int, console: Console) -
         prompts = data.eval_prompts("test", count, run.config.eval.coarse_length)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error
+    if not all(prompt.fine_prompt for prompt in prompts):
+        raise UserError(f"{run.config.data.test_source} has prompts alone, and no fine ones that coarse ones could be aligned with")
     return [Pair(prompt.coarse_prompt, prompt.fine_prompt) for prompt in prompts]
 
 

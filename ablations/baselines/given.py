@@ -22,7 +22,8 @@ class GivenPrompt:
         pass
 
     def write(self, seed: int, asked: Sequence[Asked]) -> list[Written]:
-        return [Written(one.coarse_prompt if self.name == "coarse" else one.fine_prompt) for one in asked]
+        texts = [one.coarse_prompt if self.name == "coarse" else one.fine_prompt for one in asked]
+        return [Written(text) if text else Written.failed("the source has prompts alone, and no fine ones") for text in texts]
 
     def close(self) -> None:
         pass

@@ -196,7 +196,8 @@ def _check_combinations(config: Config) -> None:
             raise UserError("data.test_source goes with a data.source of yours: the tiny world has a test split of its own")
     elif config.loss.hard_negatives:
         raise UserError("loss.hard_negatives=true needs subject labels, which a table has not: leave it false")
-    if config.data.source != "tiny" and config.eval.num_prompts > config.data.num_validation:
+    # Of a test source's own prompts the data module knows how many there are.
+    if config.data.source != "tiny" and config.data.test_source is None and config.eval.num_prompts > config.data.num_validation:
         raise UserError(
             f"eval.num_prompts={config.eval.num_prompts} needs as many held-out records, and data.num_validation is "
             f"{config.data.num_validation}: raise it, or lower eval.num_prompts"

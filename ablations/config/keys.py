@@ -126,7 +126,8 @@ class DataConfig:
     test_source: str | None = option(
         None,
         "train",
-        "another such source, all of it held out (as the authors' test table) and none of it trained on; null = none",
+        "another such source, all of it held out (as the authors' test table) and none of it trained on, or a list of prompts to evaluate "
+        "with (PartiPrompts, DrawBench, GenEval 2); null = none",
         path=True,
         as_before=None,
     )

@@ -46,7 +46,8 @@ _KNOWN_WORDS_TAG = 0x4B57
 class Round(Protocol):
     """What a condition writes from: one candidate of every evaluation prompt. Sequences have an entry for each prompt, in one order.
 
-    `coarse` and `fine` are the prompts; `seeds` the keys of their chance, as `module.refine` takes them; `candidate` counts from 0.
+    `coarse` and `fine` are the prompts (`fine` is "" where there is none); `seeds` the keys of their chance, as `module.refine` takes
+    them; `candidate` counts from 0.
     `settings` says how the arm refines, `rewriting` how it would in strategy 2. `module` is the trained refiner, `untrained` the same
     before its first step (made when it is first asked for). `shuffled` has another prompt of the round in place of each, None where all
     are the same. `written[NAME]` is what another condition writes of the round. `scenes` are the tiny world's truths of the prompts, None
@@ -168,8 +169,10 @@ def _may_stop(round: Round) -> Sequence[Refinement]:
     return round.module.refine(round.coarse, round.seeds, replace(round.settings, exact_length=False))
 
 
-def _fine_prefix(round: Round) -> Sequence[Refinement]:
+def _fine_prefix(round: Round) -> Sequence[Refinement] | None:
     """Where the coarse prompt is no prefix of the fine one, the fine prompt's own first tokens are appended."""
+    if not all(round.fine):
+        return None
     cut, count = round.module.backbones.decoder.first_tokens, round.settings.prompt_len * round.settings.rounds
     found = []
     for coarse, fine in zip(round.coarse, round.fine, strict=True):
@@ -225,8 +228,8 @@ def _coarse(round: Round) -> Sequence[Refinement]:
     return as_they_are(round.coarse)
 
 
-def _fine(round: Round) -> Sequence[Refinement]:
-    return as_they_are(round.fine)
+def _fine(round: Round) -> Sequence[Refinement] | None:
+    return as_they_are(round.fine) if all(round.fine) else None  # a list of evaluation prompts has none
 
 
 register(Condition(COARSE, "coarse prompt", always, _coarse, compared=True, order=0, depends_on=(), samples=False))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datamodules.readers.coarse_prompts import CoarsePromptCutter
-from datamodules.readers.image_finder import AmbiguousImageError, why_missing
+from datamodules.readers.image_finder import NO_IMAGE_NAMED, AmbiguousImageError, why_missing
 from datamodules.records import BadRecord, CFPRecord
 from datamodules.stored_images import StoredImage
 
@@ -48,6 +48,16 @@ class ReadTable:
     done: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[int, str] = field(default_factory=dict)
     looked: tuple[Path, ...] = ()
+
+    def why_no_image(self, source: Path) -> str:
+        """What to do where the table of `source` has no picture and a run needs them, in one line."""
+        without = "or train without the terms that need them (use_mse=false use_clip=false)"
+        named = [why for why in self.missing.values() if why != NO_IMAGE_NAMED]
+        if not named:
+            return f"{source} names no images ({self.layout}): add a column of them, {without}"
+        shown = [str(folder) for folder in self.looked[:3]] + ([f"{len(self.looked) - 3} more"] if len(self.looked) > 3 else [])
+        looked, first = ", ".join(shown), named[0]
+        return f"none of the images of {source} is there (looked in {looked}; {first}): set data.images to their folder, {without}"
 
     def with_test(self, test: ReadTable, where: Path) -> ReadTable:
         """This table to be trained on and another one to be held out, as one table whose column `split` says which; the other's rows are

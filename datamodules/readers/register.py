@@ -15,8 +15,11 @@ from typing import Any
 from datamodules.readers.record_parser import ReadTable
 
 # Modules that declare no reader.
-_WITHOUT_READERS = {"arrow", "caption_files", "captions", "coarse_prompts", "collecting", "delimited", "image_finder"}
-_WITHOUT_READERS |= {"record_parser", "register", "source", "tiny_world"}
+_WITHOUT_READERS = {"arrow", "caption_files", "captions", "coarse_prompts", "collecting", "delimited", "evaluation_prompts"}
+_WITHOUT_READERS |= {"image_finder", "record_parser", "register", "source", "tiny_world"}
+
+# The least `order` of the readers of this package.
+FIRST_OF_THE_PACKAGE = 100
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def what_a_folder_may_have() -> str:
 
 def _told() -> list[Reader]:
     """The readers as messages name them: those of this package first."""
-    return sorted(all_readers(), key=lambda reader: (reader.order < 100, reader.order))
+    return sorted(all_readers(), key=lambda reader: (reader.order < FIRST_OF_THE_PACKAGE, reader.order))
 
 
 def _listed(words: list[str], last: str = " or ") -> str:

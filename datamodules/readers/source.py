@@ -10,7 +10,7 @@ from pathlib import Path
 from datamodules.readers.collecting import files_in
 from datamodules.readers.delimited import DELIMITED_SUFFIXES
 from datamodules.readers.record_parser import ReadTable
-from datamodules.readers.register import Source, all_readers, what_a_folder_may_have, what_a_source_may_be
+from datamodules.readers.register import FIRST_OF_THE_PACKAGE, Source, all_readers, what_a_folder_may_have, what_a_source_may_be
 
 # Pictures of formats that Pillow does not open.
 NOT_DECODED = frozenset({".heic", ".heif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".exr", ".hdr", ".psb"})
@@ -37,3 +37,8 @@ def read_source(
     foreign = sorted({file.suffix.lower() for file in files} & NOT_DECODED)
     hint += f"; {', '.join(foreign)} cannot be decoded here: save them as PNG or JPEG" if foreign else ""
     raise ValueError(f"data.source={path}: the folder has not {what_a_folder_may_have()}; found: {found or 'no'} files{hint}")
+
+
+def is_read_by_a_plug_in(path: Path) -> bool:
+    """Whether a reader from outside the package says that it reads what lies at `path`."""
+    return os.path.exists(path) and any(reader.order < FIRST_OF_THE_PACKAGE and reader.fits(path) for reader in all_readers())

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from datamodules.readers.collecting import Collector
 from datamodules.readers.delimited import CSVRow, DelimitedText, columns_found, is_json_lines, read_delimited
+from datamodules.readers.evaluation_prompts import is_list_of_prompts
 from datamodules.readers.record_parser import COARSE_LIST_COLUMN, Columns, ReadTable, RecordParser
 from datamodules.readers.register import Reader, Source, register
 from datamodules.records import BadRecord, CFPRecord
@@ -42,12 +43,14 @@ def _detect_layout(path: Path, text: DelimitedText) -> tuple[str, list[str]]:
             if repeated:
                 raise ValueError(f"{path}: the column {repeated[0]!r} is there {header.count(repeated[0])} times")
             return layout, header
+    hint = "; a list of prompts alone can be data.test_source, not data.source" if is_list_of_prompts(path) else ""
     if is_json_lines(path, text.lines):
         raise ValueError(
             f"{path}: unknown table layout: it holds JSON, not CSV; as metadata.jsonl of a folder, with a column file_name, its lines are "
-            "read (data.source=FOLDER), or save it as CSV or parquet"
+            f"read (data.source=FOLDER), or save it as CSV or parquet{hint}"
         )
-    raise ValueError(f"{path}: unknown table layout; columns found: {columns_found(text.lines, text.header)}; expected {_LAYOUT_HELP}")
+    found = columns_found(text.lines, text.header)
+    raise ValueError(f"{path}: unknown table layout; columns found: {found}; expected {_LAYOUT_HELP}{hint}")
 
 
 def as_known(header: list[str], known: Sequence[str]) -> list[str]:
