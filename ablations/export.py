@@ -10,7 +10,9 @@ if __name__ == "__main__" and not __package__:  # started by its path
     __import__("runtime.by_path")
 
 from ablations.refiner.exporting import export_run
+from ablations.refiner.seen_again import add_to_export
 from ablations.runtime.command_line import OneLineParser, run_command
+from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
@@ -18,7 +20,8 @@ Writes what a run trained to a new folder DIR:
 
   DIR/text_encoder, DIR/tokenizer   the trained text encoder as transformers' CLIPTextModel and CLIPTokenizer: what
                                     StableDiffusionPipeline(text_encoder=..., tokenizer=...) takes in place of its own
-  DIR/prompt_refiner                adapter, AFE, the rest of the encoder, config and scores: PromptRefiner.from_pretrained(DIR)
+  DIR/prompt_refiner                adapter, AFE, the rest of the encoder, config, scores, and the words that training read:
+                                    PromptRefiner.from_pretrained(DIR)
   DIR/README.md                     a model card: arm, scores, settings, backbones, licence
 
 With --with-image-model DIR also holds all that
@@ -31,6 +34,7 @@ states that differ by rounding alone) before DIR appears, whole or not at all.
 examples:
   python -m ablations.export outputs/tiny-len6-mse-text-clip-afe-1a2b3c4d/seed-0 --to my-refiner
   python -m ablations.export RUN_DIR --to my-pipeline --with-image-model
+  python -m ablations.export EARLIER_EXPORT --add-words
   python -m ablations.export RUN_DIR --to ablations/refiner/embedded_refiner --compact --force    what ablations.refine uses by itself
 """
 
@@ -39,7 +43,7 @@ def parser() -> OneLineParser:
     """The command line's arguments."""
     made = OneLineParser("export", _DESCRIPTION)
     made.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="the run whose training is exported")
-    made.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to write; it must not be there yet")
+    made.add_argument("--to", metavar="DIR", type=Path, help="the folder to write; it must not be there yet")
     made.add_argument(
         "--with-image-model",
         action="store_true",
@@ -52,6 +56,11 @@ def parser() -> OneLineParser:
         help="for refining and drawing alone, at less than half the size: half precision, without AFE and the block that "
         "only the pooled feature reads",
     )
+    made.add_argument(
+        "--add-words",
+        action="store_true",
+        help="RUN_DIR is an earlier export, without prompt_refiner/seen_words.json: write that file, from the data that it was trained on",
+    )
     made.add_argument("--force", action="store_true", help="replace DIR if it holds an earlier export")
     return made
 
@@ -62,6 +71,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace, stop: StopRequest) -> None:
+    if arguments.add_words:
+        if arguments.to is not None:
+            raise UserError(f"--to {arguments.to} has no effect with --add-words: leave one of them out")
+        add_to_export(arguments.run_dir)
+        return
+    if arguments.to is None:
+        raise UserError("--to DIR is missing: name the folder to write")
     export_run(arguments.run_dir, arguments.to, arguments.with_image_model, arguments.compact, arguments.force)
 
 

@@ -6,6 +6,7 @@ Shapes in this file: B = prompts, S = text positions, H = T5's width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -33,6 +34,7 @@ def write_rounds(
     for number in range(settings.rounds if settings.mode == "extend" else 1):
         texts = [row.text for row in rows]
         new = _write_round(decoder, texts, *read(texts), [(*seed, number) for seed in prompt_seeds], settings)
+        settings = replace(settings, rules=replace(settings.rules, new_word=False))  # the words of the next rounds are the refiner's
         rows = [_extended(row, written, settings) for row, written in zip(rows, new, strict=True)]
     return rows
 
@@ -53,7 +55,7 @@ def _write_round(
         exact_length=extend and settings.exact_length,
         primers=texts if extend and settings.extend_by == "prime" else None,
         mask_BS=mask_BS,
-        sampling=TokenSampling(settings.top_p, settings.top_k),
+        sampling=TokenSampling(settings.top_p, settings.top_k, settings.rules),
     )
 
 

@@ -86,11 +86,25 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
+class PieceRules:
+    """Which pieces of the decoder's vocabulary may be written, likely or not; see `piece_rules`.
+
+    `pieces`: these alone, as the vocabulary writes them; None: any. `new_word`: the first piece starts a word or is punctuation, so that
+    nothing is glued to the prompt's last word. `ban`: words and phrases that are never written, not within longer words either.
+    """
+
+    pieces: frozenset[str] | None = None
+    new_word: bool = False
+    ban: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TokenSampling:
-    """Which tokens may be drawn: the `top_k` most likely (0: all), of these the fewest whose probabilities add up to `top_p`."""
+    """Which tokens may be drawn: what `rules` allow, of it the `top_k` most likely (0: all), the fewest that add up to `top_p`."""
 
     top_p: float = 0.95
     top_k: int = 50
+    rules: PieceRules = PieceRules()
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,8 @@ class RefineSettings:
     """How prompts are written. `mode="extend"` is strategy 1 (prompt_len new tokens a round), "rewrite" strategy 2.
 
     `extend_by="prime"` lets the decoder continue the prompt's own tokens; "append" writes unprimed and appends. Without `exact_length`
-    a round of strategy 1 may end before `prompt_len` tokens.
+    a round of strategy 1 may end before `prompt_len` tokens. Of `rules`, `new_word` holds where the prompt itself is
+    continued: in the first round, and primed.
     """
 
     prompt_len: int = 6
@@ -109,6 +124,7 @@ class RefineSettings:
     top_p: float = 0.95
     top_k: int = 50
     exact_length: bool = True
+    rules: PieceRules = PieceRules()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from lightning_modules.frozen_precision import in_precision_of, outside_autocast
-from lightning_modules.settings import TokenSampling
+from lightning_modules.piece_rules import PieceMasks, RuledPieces
+from lightning_modules.settings import PieceRules, TokenSampling
 
 _SAMPLING_TAG = 0x7E47
+_TEXTS_AT_ONCE, _RULES_KEPT = 1024, 4
 
 
 class WrittenText(NamedTuple):
@@ -53,6 +56,7 @@ class PromptDecoder:
         special = {*tokenizer.all_special_ids, *(i for token, i in tokenizer.get_vocab().items() if token.startswith("<extra_id_"))}
         special |= set(range(len(tokenizer), t5.config.vocab_size))
         self._suppressed = sorted(special - {tokenizer.eos_token_id})
+        self._masks: dict[PieceRules, PieceMasks] = {}  # the latest: most prompts of a process are under the same rules
 
     @property
     def width(self) -> int:
@@ -68,6 +72,14 @@ class PromptDecoder:
     def to(self, device: torch.device) -> PromptDecoder:
         self.t5.to(device)
         return self
+
+    def pieces_of(self, texts: Sequence[str]) -> set[str]:
+        """The pieces that texts are cut into, as the vocabulary writes them; those that are no text (the unknown mark) are left out."""
+        found: set[int] = set()
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            for ids in self.tokenizer(list(texts[start : start + _TEXTS_AT_ONCE]), add_special_tokens=False).input_ids:
+                found.update(ids)
+        return set(self.tokenizer.convert_ids_to_tokens(sorted(found - set(self._suppressed))))
 
     def embed(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """T5's own input embeddings of texts (B, S, H) and their mask (B, S): how the control "T5 alone" reads a prompt."""
@@ -121,19 +133,22 @@ class PromptDecoder:
         mask_BS: Tensor | None = None,
         sampling: TokenSampling | None = None,
     ) -> list[WrittenText]:
-        """Sample a text a row: top-k, then top-p, then a keyed draw.
+        """Sample a text a row: what the rules allow, of it top-k, then top-p, then a keyed draw.
 
         With `primers`, the decoder continues each primer's own tokens (left-padded, so that the rows may differ in length)
         and only the new tokens are returned. `exact_length` forbids the end token before `max_new_tokens` tokens.
         """
         sampling = sampling or TokenSampling()
-        warpers = [TopKLogitsWarper(sampling.top_k)] if sampling.top_k > 0 else []
+        warpers: list[LogitsProcessor] = [TopKLogitsWarper(sampling.top_k)] if sampling.top_k > 0 else []
         warpers += [TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1 else []
         eos, start = self.tokenizer.eos_token_id, self.t5.config.decoder_start_token_id
         prefixes = [[start] for _ in keys]
         if primers is not None:
             prefixes = [[start, *(i for i in ids if i != eos)] for ids in self.tokenizer(list(primers)).input_ids]
         width = max(map(len, prefixes))
+        if sampling.rules != PieceRules():
+            masks = self._masks_of(sampling.rules if primers is not None else replace(sampling.rules, new_word=False))
+            warpers.insert(0, RuledPieces(masks, primers if primers is not None else [""] * len(keys), width, eos))
         device = inputs_BSH.device
         prefix_BT = torch.tensor([[start] * (width - len(p)) + p for p in prefixes], device=device)
         prefix_mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prefixes], device=device)
@@ -151,6 +166,16 @@ class PromptDecoder:
             num_beams=1,
         )
         return [self._cut(row[width:].tolist(), max_new_tokens) for row in output]
+
+    def _masks_of(self, rules: PieceRules) -> PieceMasks:
+        if rules not in self._masks:
+            size = self.t5.config.vocab_size
+            known = self.tokenizer.convert_ids_to_tokens(list(range(min(size, len(self.tokenizer)))))
+            vocabulary = [*known, *[""] * (size - len(known))]
+            if len(self._masks) >= _RULES_KEPT:
+                del self._masks[next(iter(self._masks))]
+            self._masks[rules] = PieceMasks.of(vocabulary, rules, [self.tokenizer.eos_token_id])
+        return self._masks[rules]
 
     def first_tokens(self, text: str, start: int, count: int) -> WrittenText:
         """The first `count` tokens of `text` from character `start` on, verbatim; all there are where it ends before."""

@@ -77,7 +77,7 @@ def _written(run: TrainedRun, module, prompts: Sequence[EvalPrompt], top_p: floa
     from ablations.cell.refining.refine import refine_settings
 
     config = run.config
-    settings = refine_settings(config.prompt_len, dataclasses.replace(config.eval, top_p=top_p))
+    settings = refine_settings(config.prompt_len, dataclasses.replace(config.eval, top_p=top_p), seen=run.seen_words())
     keys = [(prompt_seed(config.seed, prompt.prompt_id, candidate),) for prompt in prompts]
     return [written.text for written in module.refine([prompt.coarse_prompt for prompt in prompts], keys, settings)]
 

@@ -11,10 +11,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ablations.runtime.errors import RunFolderError
 from ablations.runtime.files import write_json
+
+if TYPE_CHECKING:
+    from ablations.results.seen_words import SeenWords
+    from lightning_modules.prompt_refiner import PromptRefinerModule
+
+
+class LoadedRefiner(NamedTuple):
+    """A trained module, and which words and pieces its training read (None: that was not written down)."""
+
+    module: PromptRefinerModule
+    seen: SeenWords | None
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.baselines.base import Asked, Written
+from ablations.baselines.base import Asked, LoadedRefiner, Written
 from ablations.baselines.register import REFERENCE, Method, register
+from ablations.results.seen_words import read
 from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from ablations.config import Config
     from lightning_modules.backbones.backbones import Backbones
-    from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
 def checked_checkpoint(checkpoint: Path, backbones: Backbones) -> dict:
@@ -30,7 +30,7 @@ def checked_checkpoint(checkpoint: Path, backbones: Backbones) -> dict:
     return content
 
 
-def load_refiner(config: Config, checkpoint: Path, backbones: Backbones) -> PromptRefinerModule:
+def load_refiner(config: Config, checkpoint: Path, backbones: Backbones) -> LoadedRefiner:
     """The trained refiner of a seed, on the backbones' device. Raises UserError as `checked_checkpoint` does."""
     from ablations.cell.loading.module import build_module
 
@@ -38,18 +38,15 @@ def load_refiner(config: Config, checkpoint: Path, backbones: Backbones) -> Prom
     module = build_module(config, backbones)
     module.on_load_checkpoint(content)
     module.load_state_dict(content["state_dict"])
-    return module.to(backbones.text_to_image.device).eval().requires_grad_(False)
+    return LoadedRefiner(module.to(backbones.text_to_image.device).eval().requires_grad_(False), read(checkpoint.parent.parent))
 
 
 class TrainedRefiner:
-    """A trained arm of the suite. `load(seed)` gives the module that was trained with a seed; strategy is 1 or 2."""
+    """A trained arm of the suite. `load(seed)` gives the module that was trained with a seed, and what that read; strategy 1 or 2."""
 
-    def __init__(self, config: Config, load: Callable[[int], PromptRefinerModule], strategy: int):
+    def __init__(self, config: Config, load: Callable[[int], LoadedRefiner], strategy: int):
         assert strategy in (1, 2), strategy
-        from ablations.cell.refining.refine import refine_settings
-
-        mode = "extend" if strategy == 1 else "rewrite"
-        self._settings = refine_settings(config.prompt_len, config.eval, mode)
+        self._config, self._mode = config, "extend" if strategy == 1 else "rewrite"
         self._load, self._loaded = load, (-1, None)
         self.name = REFERENCE if strategy == 1 else "refiner_rewrite"
         self.title = f"our refiner, strategy {strategy}"
@@ -63,11 +60,14 @@ class TrainedRefiner:
         pass
 
     def write(self, seed: int, asked: Sequence[Asked]) -> list[Written]:
+        from ablations.cell.refining.refine import refine_settings
+
         if self._loaded[0] != seed:
             self._loaded = seed, self._load(seed)
-        module = self._loaded[1]
-        assert module is not None
-        written = module.refine([one.coarse_prompt for one in asked], [(one.key,) for one in asked], self._settings)
+        assert self._loaded[1] is not None
+        module, seen = self._loaded[1]
+        settings = refine_settings(self._config.prompt_len, self._config.eval, self._mode, seen)
+        written = module.refine([one.coarse_prompt for one in asked], [(one.key,) for one in asked], settings)
         return [
             Written(one.text, one.num_new_tokens, one.truncated) if one.text.strip() else Written.failed("wrote no words")
             for one in written

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ablations.baselines.base import AnswerStore, Baseline
+from ablations.baselines.base import AnswerStore, Baseline, LoadedRefiner
 from ablations.runtime.errors import UserError
 from ablations.runtime.open_table import OpenTable
 from lightning_modules.settings import TokenSampling
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ablations.baselines.chat_settings import ChatSettings
     from ablations.config import Config
-    from lightning_modules.prompt_refiner import PromptRefinerModule
 
 # What all others are compared with.
 REFERENCE = "refiner"
@@ -47,7 +46,7 @@ class Context:
     chat: ChatSettings
     train_prompts: Callable[[], Iterable[str]]
     count_tokens: Callable[[str], int]
-    load_refiner: Callable[[int], PromptRefinerModule]
+    load_refiner: Callable[[int], LoadedRefiner]
     answers: Callable[[str], AnswerStore]
     say: Callable[[str], None]
     check: Callable[[], None]

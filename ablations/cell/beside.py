@@ -108,7 +108,7 @@ class _Member:
         self._take_weights(task["checkpoint"])
         stores = self._shared.stores(work.config, loaded.backbones)
         if what == "refining":
-            refine_share(work, Sources(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases), share)
+            refine_share(work, Sources.of(work, loaded), share)
         elif what == "drawing":
             draw_share(work, loaded.module, share, stores.pictures)
         else:

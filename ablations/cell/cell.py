@@ -122,7 +122,7 @@ def _run(work: Work, shared: Shared) -> dict:
     if not loaded.prompts:
         return leave_behind(work, trained, None)
     stores = shared.stores(work.config, loaded.backbones)
-    drawings = refine(work, Sources(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases))
+    drawings = refine(work, Sources.of(work, loaded))
     pictures = draw(work, loaded.module, drawings, stores.pictures)
     scorer = scorer_for(work, loaded.module, stores.scores, further)
     scores = score(work, scorer, loaded.prompts, drawings, pictures)

@@ -270,6 +270,12 @@ class EvalConfig:
     max_new_tokens: int = option(50, "eval", "longest rewritten prompt, in T5 tokens", tiny=40, least=1, most=512)
     top_p: float = option(0.95, "eval", "nucleus sampling: the share of probability that is kept", above=0, most=1)
     top_k: int = option(50, "eval", "tokens that are kept; 0 = all", least=0)
+    any_piece: bool = option(
+        True,
+        "eval",
+        "the decoder may write any piece of its vocabulary; false = those alone that occur in the fine training texts",
+        as_before=True,
+    )
     steps: int = option(50, "eval", "sampling steps per image", tiny=15, least=1, most=1000)
     guidance_scale: float = option(7.0, "eval", "classifier-free guidance; 1 = none (paper: 7, the authors' code: 7.5)", least=0)
     controls: bool | None = option(

@@ -13,6 +13,7 @@ from typing import Any
 from ablations.config import KEYS
 from ablations.config.parsing import Key, Option, Scalar, convert, read_command_line
 from ablations.refiner import exported_refiner
+from ablations.refiner.own_words import MOST_KEPT, banned_words, check_own_words, phrases
 from ablations.refiner.session import RefiningSettings
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.command_line import started_as
@@ -25,10 +26,15 @@ _BORROWED = {
     "max_new_tokens": "eval.max_new_tokens",
     "num_candidates": "eval.num_candidates",
     "seed": "seed",
+    "any_piece": "eval.any_piece",
 }
 # What decides about candidates is declared with the config's keys; the defaults are those of PromptRefiner.refine.
 SETTINGS: dict[str, Key] = {
     name: dataclasses.replace(KEYS[source], name=name, default=getattr(RefiningSettings, name)) for name, source in _BORROWED.items()
+} | {
+    "distinct": Key("distinct", bool, False, True, Option("run", "draw a candidate that equals an earlier one again, at most 8 times")),
+    "keep": Key("keep", str, True, None, Option("run", "words and phrases, with commas between them, that mode=rewrite must keep")),
+    "ban": Key("ban", str, True, None, Option("run", "words and phrases that are never written, or @FILE with one a line")),
 }
 
 
@@ -76,7 +82,7 @@ def parse_arguments(argv: Iterable[str]) -> RefineArguments:
         prompt=" ".join(words) if words else None,
         run=_path(values["run"]),
         exported=_path(values["from"]),
-        settings=RefiningSettings(**{name: values[name] for name in SETTINGS}),
+        settings=RefiningSettings(**{name: setting_value(name, values[name]) for name in SETTINGS}),
         images=values["images"],
         grid=Path(values["grid"]),
         input=_path(values["input"]),
@@ -84,8 +90,16 @@ def parse_arguments(argv: Iterable[str]) -> RefineArguments:
         given=frozenset(typed),
     )
     _check(arguments)
+    check_own_words(arguments.settings.keep, arguments.settings.ban)
     check_source(arguments)
     return arguments
+
+
+def setting_value(name: str, value: Scalar) -> Any:
+    """The value of a setting as `RefiningSettings` has it: lists of words are taken apart. Raises UserError for words that cannot be."""
+    if name == "keep":
+        return phrases("keep", str(value or ""), MOST_KEPT)
+    return banned_words(str(value or "")) if name == "ban" else value
 
 
 def _words_and_pairs(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -26,7 +26,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5ForConditionalGeneration
 
-from ablations.refiner.candidates import RefinedPrompt, check_lengths, checked_texts, refine_texts
+from ablations.refiner.candidates import CandidateWriter, RefinedPrompt, Wishes
+from ablations.results.seen_words import SeenWords
 from lightning_modules.picture_sampling import PictureSampler
 from lightning_modules.prompt_writing import write_rounds
 from lightning_modules.settings import Refinement, RefineSettings
@@ -42,6 +43,8 @@ class Options:
     `num_inference_steps` and `guidance_scale` (1: none): None for the run's own. `negative_prompt` is what guidance leads away from.
     `generator`: a torch.Generator, or one for each picture, in place of the noise that comes from `seed`. `rounds`: how often mode
     extend goes on from its own result. `batch_size`: pictures at a time. `output_type`: "pil", or "np" for float32 from 0 to 1.
+
+    `any_piece`, `distinct`, `keep`, `ban`, `unfinished`: see `Wishes`. Words are a list, or a text with commas between them.
     """
 
     draw: bool = True
@@ -54,6 +57,11 @@ class Options:
     batch_size: int | None = None
     output_type: str = "pil"
     return_dict: bool = True
+    any_piece: bool = False
+    distinct: bool = True
+    keep: str | Sequence[str] = ()
+    ban: str | Sequence[str] = ()
+    unfinished: bool = False
 
     def __post_init__(self) -> None:
         if self.output_type not in ("pil", "np"):
@@ -135,14 +143,12 @@ class PromptRefinerPipeline(DiffusionPipeline):
         Raises ValueError, in one line, for an empty prompt, one of more than 512 tokens that is to be extended, and a value out of range.
         """
         more = Options(**options)
-        texts = checked_texts(prompt)
+        wishes = Wishes.of(more.any_piece, more.distinct, more.keep, more.ban, more.unfinished)
         settings = self._settings(prompt_len, mode, max_new_tokens, more.rounds)
         self._check("num_candidates", num_candidates)
         self._check("seed", seed)
-        writer = self._decoder()
-        if settings.mode == "extend" and settings.extend_by == "prime":
-            check_lengths(lambda some: writer.tokenizer(some).input_ids, texts, settings.prompt_len * settings.rounds)
-        found = [one for of_text in refine_texts(self._write, texts, num_candidates, seed, settings) for one in of_text]
+        writer = CandidateWriter(self._write, self._decoder(), self._seen())
+        found = [one for of_text in writer.refine(prompt, num_candidates, seed, settings, wishes) for one in of_text]
         prompts = [one.refined for one in found]
         images = self._draw(prompts, [one.image_seed for one in found], more) if more.draw else None
         if not more.return_dict:
@@ -164,6 +170,10 @@ class PromptRefinerPipeline(DiffusionPipeline):
             raise ValueError(
                 f"{name} must be an integer {f'of at least {least}' if most is None else f'from {least} to {most}'}, not {value!r}"
             )
+
+    def _seen(self) -> SeenWords | None:
+        seen = self.adapter.config.settings.get("seen")
+        return None if seen is None else SeenWords(**seen | {name: frozenset(seen[name]) for name in ("words", "pieces")})
 
     def _decoder(self) -> PromptDecoder:
         if self._writer is None or self._writer.t5 is not self.decoder:

@@ -21,6 +21,8 @@ from ablations.refiner import drawing_pipeline, exported_refiner, prompt_adapter
 from ablations.refiner.bundling import bundle
 from ablations.refiner.prompt_adapter import PromptAdapter
 from ablations.refiner.prompt_refiner import PromptRefiner
+from ablations.results import seen_words
+from ablations.results.seen_words import SeenWords
 from ablations.runtime.files import write_atomically, write_json
 
 PIPELINE = "pipeline.py"
@@ -34,7 +36,7 @@ _NUMBERS = {
 }
 
 
-def write_pipeline(directory: Path, refiner: PromptRefiner) -> None:
+def write_pipeline(directory: Path, refiner: PromptRefiner, seen: SeenWords | None) -> None:
     """Write the parts that are not there yet, their code, and the index; text encoder, tokenizer and A have been written."""
     model, decoder = refiner.backbones.text_to_image, refiner.backbones.decoder
     scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(model.noise_scheduler.config)
@@ -43,7 +45,7 @@ def write_pipeline(directory: Path, refiner: PromptRefiner) -> None:
     exported_refiner.write_text_encoder(directory / "original_text_encoder", refiner.backbones.text_encoder)
     decoder.t5.save_pretrained(directory / "decoder")
     decoder.tokenizer.save_pretrained(directory / "decoder_tokenizer")
-    _write_adapter(directory, refiner)
+    _write_adapter(directory, refiner, seen)
     write_atomically(directory / PIPELINE, bundle(drawing_pipeline.__name__))
     write_json(directory / "model_index.json", _index(refiner, scheduler))
 
@@ -66,7 +68,7 @@ def _index(refiner: PromptRefiner, scheduler: diffusers.SchedulerMixin) -> dict[
     return index | {"requires_safety_checker": False, "_use_default_values": dict.fromkeys(ours)} | ours
 
 
-def _write_adapter(directory: Path, refiner: PromptRefiner) -> None:
+def _write_adapter(directory: Path, refiner: PromptRefiner, seen: SeenWords | None) -> None:
     """A as it has been written for PromptRefiner, which may be rounded, so that both refine alike."""
     own, settings = refiner.module.adapter, refiner.config.eval
     width, t5_width = own.layers[0].in_features, own.layers[2].out_features
@@ -78,6 +80,7 @@ def _write_adapter(directory: Path, refiner: PromptRefiner) -> None:
             "writing": {name: getattr(settings, name) for name in ("extend_by", "top_p", "top_k", "exact_length")},
             "drawing": {name: getattr(settings, name) for name in ("steps", "guidance_scale", "batch_size")},
             "mask_padding": refiner.module.adapter_settings.mask_padding,
+            "seen": None if seen is None else seen_words.content(seen),
             "ranges": {name: [KEYS[key].option.least, KEYS[key].option.most] for name, key in _NUMBERS.items()},
         },
     )

@@ -5,6 +5,7 @@ tokenizer/                           its CLIPTokenizer
 prompt_refiner/config.json           the arm's config, where it comes from, and its scores
 prompt_refiner/adapter.safetensors   A
 prompt_refiner/afe.safetensors       N, where the arm has one
+prompt_refiner/seen_words.json       which words and pieces its training read; not in exports from before that was written down
 prompt_refiner/pooled.safetensors    the rest of E_T, for the joint feature: last block and projection
 
 A compact export has neither of the last two, and half precision. With the image model there is more: see `exported_pipeline`.
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.config import Config, from_flat_dict
+from ablations.results import seen_words
+from ablations.results.seen_words import SeenWords
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import write_json
 
@@ -50,8 +53,10 @@ class ExportedRefiner:
     description: Mapping[str, Any]
 
 
-def write(directory: Path, module: PromptRefinerModule, description: Mapping[str, Any], compact: bool = False) -> None:
-    """Write E_T, its tokenizer, A, N and `description`, which must have the keys "config" (flat) and "weights_digest".
+def write(
+    directory: Path, module: PromptRefinerModule, description: Mapping[str, Any], compact: bool = False, seen: SeenWords | None = None
+) -> None:
+    """Write E_T, its tokenizer, A, N, what training read and `description`, which must have the keys "config" (flat) and "weights_digest".
 
     `compact` rounds the weights to half precision on disk, and leaves out what refining and drawing never read: N, and the part of E_T
     that only the pooled feature needs.
@@ -70,6 +75,8 @@ def write(directory: Path, module: PromptRefinerModule, description: Mapping[str
     for name, tensors in parts.items():
         _save(tensors, directory / name, compact)
     _write_tokenizer(directory / TOKENIZER, to_clip_tokenizer(module.backbones.tokenize))
+    if seen is not None:
+        write_seen_words(directory, seen)
     write_json(directory / CONFIG, {"format": FORMAT, "compact": compact, **description})
 
 
@@ -113,6 +120,16 @@ def read(directory: str | os.PathLike[str]) -> ExportedRefiner:
     if version != FORMAT:
         raise UserError(f"{path} has format {version}, but this version reads {FORMAT}: export the run again")
     return ExportedRefiner(from_flat_dict(flat), digest, description)
+
+
+def write_seen_words(directory: Path, seen: SeenWords) -> None:
+    """Write which words and pieces the training read."""
+    seen_words.write(directory / REFINER, seen)
+
+
+def read_seen_words(directory: str | os.PathLike[str]) -> SeenWords | None:
+    """Which words and pieces the training read; None for an export that does not say. Raises UserError as `seen_words.read` does."""
+    return seen_words.read(Path(directory) / REFINER)
 
 
 def load_into(module: PromptRefinerModule, directory: str | os.PathLike[str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ablations.config import KEYS, to_flat_dict
 from ablations.refiner import exported_refiner
+from ablations.results.seen_words import SeenWords
 from ablations.results.trained_run import TrainedRun, find_trained_run
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import OneLineError, UserError
@@ -77,10 +78,11 @@ def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callab
     with whole_folder(directory) as aside:
         try:
             say("writing the text encoder, its tokenizer and the refiner")
-            exported_refiner.write(aside, refiner.module, description, compact)
+            seen = _seen(run, refiner, say)
+            exported_refiner.write(aside, refiner.module, description, compact, seen)
             if with_image_model:
                 say("writing the image model, and the pipeline that refines and draws")
-                exported_pipeline.write_pipeline(aside, refiner)
+                exported_pipeline.write_pipeline(aside, refiner, seen)
         except SafetensorError as error:
             raise cannot_write(directory, error) from error
         except ValueError as error:
@@ -101,6 +103,19 @@ def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callab
         if tag == "other":
             write_atomically(aside / LICENCE_FILE, f"{terms}\n")
     say(f"exported {run} to {directory} (largest difference of the text states: {difference:.1e})")
+
+
+def _seen(run: TrainedRun, refiner: PromptRefiner, say: Callable[[str], object]) -> SeenWords | None:
+    """What the training read; of a run from before that was written down the data is read again, where it is still the same."""
+    from ablations.refiner.seen_again import gather_again
+
+    if refiner.seen is not None:
+        return refiner.seen
+    try:
+        return gather_again(run.config, refiner.backbones, (run.run.get("digests") or {}).get("data"), say)
+    except UserError as error:
+        say(f"the export will not say which words the training read: {error}")
+        return None
 
 
 def check_target(directory: Path, force: bool) -> None:

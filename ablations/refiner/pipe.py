@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ablations.refiner.session import candidate_record
+from ablations.refiner.distinct import num_redrawn, said_of_redraws
+from ablations.refiner.session import candidate_record, of_prompt
 from ablations.refiner.texts import SKIPPED, PreparedText, decode, prepare
 from ablations.runtime.errors import UserError
 from datamodules.files import whole_file
@@ -32,8 +33,9 @@ def records(
     """A record for every line, in order, lazily: line n is refined when record n is asked for.
 
     line: its number, from 1. status: ok, cleaned, shortened or skipped; reason: what was done, or null. coarse: what was refined;
-    of a skipped line, null. Then the settings, and candidates: refined, new_text, prompt_seed, image_seed, num_new_tokens, truncated
-    of each, none for a skipped line. With `pages`, grid: the file that holds the pictures.
+    of a skipped line, null. unknown_words: its words that no training text has; passed_through: the syntax in it that is no word. Then
+    the settings, and candidates: refined, new_text, prompt_seed, image_seed, num_new_tokens, truncated, redraws, put_back of each, none
+    for a skipped line. With `pages`, grid: the file that holds the pictures.
     """
     for number, line in enumerate(lines, start=1):
         prepared = _prepared(line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line, refiner, settings)
@@ -48,7 +50,8 @@ def records(
             "status": prepared.status,
             "reason": prepared.reason or None,
             "coarse": prepared.text,
-            **settings.arguments(),
+            **of_prompt(candidates),
+            **settings.record(),
             "candidates": [candidate_record(candidate) for candidate in candidates],
         }
         if pages is not None:
@@ -76,11 +79,14 @@ class Tally:
     def __init__(self, say: Callable[[str], object]):
         self._say = say
         self.counts: Counter[str] = Counter()
+        self.redrawn = self.still_equal = 0
         self._started = self._spoken = time.monotonic()
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a record that was written."""
         self.counts[record["status"]] += 1
+        redrawn, still_equal = num_redrawn(record["candidates"])
+        self.redrawn, self.still_equal = self.redrawn + redrawn, self.still_equal + still_equal
         now = time.monotonic()
         if now - self._spoken >= _SECONDS_BETWEEN_NOTES:
             self._spoken = now
@@ -88,7 +94,9 @@ class Tally:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        return f"{self.counts.total()} lines in {time.monotonic() - self._started:.1f} s" + (f": {parts}" if parts else "")
+        lines = f"{self.counts.total()} lines in {time.monotonic() - self._started:.1f} s" + (f": {parts}" if parts else "")
+        redrawn = said_of_redraws(self.redrawn, self.still_equal)
+        return f"{lines}; {redrawn}" if redrawn else lines
 
 
 def write_records(made: Iterable[dict[str, Any]], stream: BinaryIO, tally: Tally) -> None:

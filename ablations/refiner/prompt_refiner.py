@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypedDict, Unpack, overload
 
 import torch
@@ -23,7 +23,8 @@ from ablations.cell.training.checkpoints import read_checkpoint
 from ablations.config import KEYS, Config
 from ablations.config.parsing import convert
 from ablations.refiner import exported_refiner
-from ablations.refiner.candidates import RefinedPrompt, check_lengths, check_unicode, checked_texts, refine_texts
+from ablations.refiner.candidates import CandidateWriter, RefinedPrompt, Wishes, check_unicode
+from ablations.results.seen_words import SeenWords
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
 from lightning_modules.backbones.backbones import Backbones
@@ -31,7 +32,15 @@ from lightning_modules.backbones.loading import load_backbones
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
-class Seldom(TypedDict, total=False):
+class _Wished(TypedDict, total=False):
+    any_piece: bool
+    distinct: bool
+    keep: str | Iterable[str]
+    ban: str | Iterable[str]
+    unfinished: bool
+
+
+class Seldom(_Wished, total=False):
     """The arguments of `PromptRefiner.refine` that are seldom given, and by name alone."""
 
     rounds: int
@@ -63,12 +72,21 @@ class PromptRefiner:
     True
     """
 
-    def __init__(self, module: PromptRefinerModule, config: Config, device: str | torch.device | None = None):
-        """`module` is trained; `config` is its cell's. `device` null: a GPU where torch sees one, else the CPU."""
+    def __init__(
+        self,
+        module: PromptRefinerModule,
+        config: Config,
+        device: str | torch.device | None = None,
+        seen: SeenWords | None = None,
+    ):
+        """`module` is trained; `config` is its cell's. `device` null: a GPU where torch sees one, else the CPU.
+
+        `seen`: which words and pieces its training read; None: that is not known, so all pieces may be written and no word is unknown.
+        """
         device = ready(torch.device(device) if device is not None else best_device())
         module.backbones.to(device)
         self.module = module.to(device).eval().requires_grad_(False)
-        self.config = config
+        self.config, self.seen = config, seen
 
     @classmethod
     def from_run(
@@ -82,12 +100,12 @@ class PromptRefiner:
         """
         run = find_trained_run(run_dir)
         checkpoint = read_checkpoint(run.checkpoint)
-        backbones = backbones or _load_backbones(run.config)
+        backbones = backbones or load_backbones_of(run.config)
         _check_weights(backbones, checkpoint["made_from"]["weights"], str(run_dir))
         module = build_module(run.config, backbones)
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"])
-        return cls(module, run.config, device)
+        return cls(module, run.config, device, run.seen_words())
 
     @classmethod
     def from_pretrained(
@@ -103,11 +121,11 @@ class PromptRefiner:
         True
         """
         exported = exported_refiner.read(directory)
-        backbones = backbones or _load_backbones(exported.config)
+        backbones = backbones or load_backbones_of(exported.config)
         _check_weights(backbones, exported.weights_digest, str(directory))
         module = build_module(exported.config, backbones)
         exported_refiner.load_into(module, directory)
-        return cls(module, exported.config, device)
+        return cls(module, exported.config, device, exported_refiner.read_seen_words(directory))
 
     @classmethod
     def embedded(cls, backbones: Backbones | None = None, device: str | torch.device | None = None) -> PromptRefiner:
@@ -152,10 +170,16 @@ class PromptRefiner:
             seed: another seed, other candidates. Equal seeds give equal candidates, on one machine.
             batch_size: how many candidates are written at a time. null: those of one prompt, so that a list gives exactly what its
                 prompts give one by one. A number is faster for long lists, and equal up to float rounding, which seldom turns a token.
+            any_piece: write any piece of the decoder's vocabulary, as the paper's protocol does. false: those alone that occur in the fine
+                training texts, and nothing that goes on with the prompt's last word.
+            distinct: draw a candidate that equals an earlier one again, at most 8 times.
+            keep: words and phrases, with commas between them or as a list, that a rewriting must have.
+            ban: words and phrases that are never written, not within longer words either. What the user wrote stays.
+            unfinished: the prompt's last word is cut and may be gone on with, as in a candidate that is `truncated`.
 
         How tokens are sampled (top-p, top-k) and whether the decoder is primed with the prompt are the run's own settings. E_T reads
-        a prompt's first 75 tokens. Raises ValueError, in one line, for an empty prompt, one of more than 512 tokens that is to be
-        extended, and a value out of range.
+        a prompt's first 75 tokens. Other tools' syntax in a prompt is passed through (`refiner.prompt_syntax`). Raises ValueError, in one
+        line, for a prompt without words, one of more than 512 tokens that is to be extended, and a value out of range.
 
         >>> from ablations import PromptRefiner
         >>> refiner = PromptRefiner.from_run("outputs/my-arm/seed-0")
@@ -170,20 +194,29 @@ class PromptRefiner:
         ablations.runtime.errors.UserError: the prompt is empty
         """
         num_candidates = _checked("eval.num_candidates", num_candidates)
-        seed = _checked("seed", seed)
-        rounds, batch_size = _seldom(**seldom)
+        rounds, wishes = _seldom(**seldom)
         given = dataclasses.replace(
             self.config.eval,
             mode=_checked("eval.mode", mode),
             rounds=rounds,
             max_new_tokens=_checked("eval.max_new_tokens", max_new_tokens),
+            any_piece=True,  # the rules are the caller's, not the run's
         )
         settings = refine_settings(_checked("prompt_len", prompt_len), given)
-        texts = checked_texts(prompts)
-        if settings.mode == "extend" and settings.extend_by == "prime":
-            check_lengths(self.backbones.tokenize_t5, texts, settings.prompt_len * settings.rounds)
-        grouped = refine_texts(self.module.refine, texts, num_candidates, seed, settings, batch_size)
+        grouped = self._writer.refine(prompts, num_candidates, _checked("seed", seed), settings, wishes)
         return grouped[0] if isinstance(prompts, str) else grouped
+
+    @property
+    def _writer(self) -> CandidateWriter:
+        return CandidateWriter(self.module.refine, self.backbones.decoder, self.seen)
+
+    def num_tokens(self, text: str) -> int:
+        """How many tokens the decoder counts of a text, the end token left out."""
+        return self._writer.num_tokens(text)
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...] | None:
+        """The words of a prompt that no training text has, as they are typed, each once; None where it is not known what those had."""
+        return self._writer.unknown_words(prompt)
 
     def draw(
         self, texts: str | Sequence[str], seeds: int | Sequence[int], plug_in: bool = False, batch_size: int | None = None
@@ -223,8 +256,9 @@ class PromptRefiner:
         return [Image.fromarray(pixels) for pixels in pictures]
 
 
-def _seldom(rounds: int = 1, batch_size: int | None = None) -> tuple[int, int | None]:
-    return _checked("eval.rounds", rounds), None if batch_size is None else _checked("eval.batch_size", batch_size)
+def _seldom(rounds: int = 1, batch_size: int | None = None, **wishes: Unpack[_Wished]) -> tuple[int, Wishes]:
+    batch_size = None if batch_size is None else _checked("eval.batch_size", batch_size)
+    return _checked("eval.rounds", rounds), Wishes.of(**wishes, batch_size=batch_size)
 
 
 def _checked(name: str, value: object):
@@ -233,7 +267,8 @@ def _checked(name: str, value: object):
     return convert(dataclasses.replace(key, name=name.rpartition(".")[2]), value)
 
 
-def _load_backbones(config: Config) -> Backbones:
+def load_backbones_of(config: Config) -> Backbones:
+    """The frozen networks of a cell. Raises UserError where they are not there."""
     try:
         return load_backbones(backbone_choice(config))
     except (ValueError, FileNotFoundError) as error:

@@ -44,8 +44,15 @@ def load_refiner(arguments: RefineArguments) -> PromptRefiner:
 
     load = PromptRefiner.from_run if arguments.run is not None else PromptRefiner.from_pretrained
     refiner = load(arguments.source)
-    refiner.refine("a", **dataclasses.asdict(dataclasses.replace(arguments.settings, prompt_len=1, max_new_tokens=1)))
+    once = dataclasses.replace(arguments.settings, prompt_len=1, max_new_tokens=1, keep=(), distinct=False)
+    refiner.refine("a", **once.arguments())
     return refiner
+
+
+def say_what_is_not_known(refiner: PromptRefiner) -> None:
+    """A refiner from before it was written down cannot tell words that it never saw."""
+    if refiner.seen is None:
+        say("note: what this refiner read in training is not known, so no word is told as unknown: export it again from its run")
 
 
 def say(text: object) -> None:
@@ -58,6 +65,8 @@ def say_what_has_no_effect(arguments: RefineArguments) -> None:
     unread = "prompt_len" if arguments.settings.mode == "rewrite" else "max_new_tokens"
     if unread in arguments.given:
         say(f"note: {unread} has no effect with mode={arguments.settings.mode}")
+    if arguments.settings.keep and arguments.settings.mode == "extend":
+        say("note: keep has no effect with mode=extend, which keeps all of the prompt")
 
 
 def run_on_terminal(arguments: RefineArguments) -> None:
@@ -71,6 +80,7 @@ def run_on_terminal(arguments: RefineArguments) -> None:
             return
     print("loading the refiner (some seconds)", flush=True)
     refiner = load_refiner(arguments)
+    say_what_is_not_known(refiner)
     from rich.console import Console
 
     from ablations.config.scope import TINY_WORLD_NOTE
@@ -93,6 +103,7 @@ def run_in_pipe(arguments: RefineArguments) -> int:
         say("reading prompts from the terminal, one a line; Ctrl-D ends")
     say("loading the refiner (some seconds)")
     refiner = load_refiner(arguments)
+    say_what_is_not_known(refiner)
     from ablations.refiner.pictures import GridPages
     from ablations.refiner.pipe import Tally, partial_path, records, write_records, write_records_to_file
 

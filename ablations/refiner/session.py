@@ -6,6 +6,7 @@ The command line and the page hold one `RefiningSession` per person and only sho
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 NUM_SEEDS = 2**32  # seeds are 0 to 2^32 - 1, as config keys say
 # What repeats in every candidate of a step, and so stands once in its record.
-_SHARED = ("coarse", "seed", "mode", "rounds")
+_SHARED = ("coarse", "seed", "mode", "rounds", "passed_through", "unknown_words")
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,18 @@ class RefiningSettings:
     mode: Literal["extend", "rewrite"] = "extend"
     max_new_tokens: int = 50
     seed: int = 0
+    any_piece: bool = False
+    distinct: bool = True
+    keep: tuple[str, ...] = ()
+    ban: tuple[str, ...] = ()
 
     def arguments(self) -> dict[str, Any]:
         """As keyword arguments of `PromptRefiner.refine`."""
         return dataclasses.asdict(self)
+
+    def record(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return _plain(self.arguments())
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Step:
     """One draw: `prompt` is what was refined, `candidates` what came of it, `settings` how.
 
     `action` says what the person did to get here: "start", "pick", "redraw", "edit" or "change" (of settings). `picked` is the
-    candidate that the next step went on from, None where it did not go on from one, or there is no next step.
+    candidate that the next step went on from, None where it did not go on from one, or there is no next step. `unfinished`: the prompt is
+    a candidate that ended within a word, which may be gone on with.
     """
 
     action: str
@@ -51,22 +61,34 @@ class Step:
     settings: RefiningSettings
     candidates: tuple[RefinedPrompt, ...]
     picked: int | None = None
+    unfinished: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The step as plain data for JSON: action, coarse, the settings, picked, candidates."""
-        settings = self.settings.arguments()
+        """The step as plain data for JSON: action, coarse, what `of_prompt` says, the settings, unfinished, candidates, picked."""
         return {
             "action": self.action,
             "coarse": self.prompt,
-            **settings,
+            **of_prompt(self.candidates),
+            **self.settings.record(),
+            "unfinished": self.unfinished,
             "candidates": [candidate_record(candidate) for candidate in self.candidates],
             "picked": self.picked,
         }
 
 
 def candidate_record(candidate: RefinedPrompt) -> dict[str, Any]:
-    """A candidate as plain data: candidate, refined, new_text, prompt_seed, image_seed, num_new_tokens, truncated."""
-    return {name: value for name, value in dataclasses.asdict(candidate).items() if name not in _SHARED}
+    """A candidate as plain data: candidate, refined, new_text, prompt_seed, image_seed, num_new_tokens, truncated, redraws, put_back."""
+    return _plain({name: value for name, value in dataclasses.asdict(candidate).items() if name not in _SHARED})
+
+
+def of_prompt(candidates: Sequence[RefinedPrompt]) -> dict[str, Any]:
+    """What its candidates say of a prompt, as plain data: unknown_words (null: not known) and passed_through; null without candidates."""
+    names = ("unknown_words", "passed_through")
+    return _plain({name: getattr(candidates[0], name) if candidates else None for name in names})
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 class RefiningSession:
@@ -145,22 +167,23 @@ class RefiningSession:
         step = self._steps[-1]
         if not 0 <= candidate < len(step.candidates):
             raise UserError(f"there is no candidate {candidate + 1}: pick one from 1 to {len(step.candidates)}")
-        self._advance("pick", step.candidates[candidate].refined, step.settings)
+        picked = step.candidates[candidate]
+        self._advance("pick", picked.refined, step.settings, picked.truncated)
         self._steps[-2] = dataclasses.replace(step, picked=candidate)
 
     def redraw(self, seed: int | None = None) -> None:
         """Other candidates of the same prompt: with `seed`, or with the seed after the present one."""
         step = self._steps[-1]
         seed = (step.settings.seed + 1) % NUM_SEEDS if seed is None else seed
-        self._advance("redraw", step.prompt, dataclasses.replace(step.settings, seed=seed))
+        self._advance("redraw", step.prompt, dataclasses.replace(step.settings, seed=seed), step.unfinished)
 
     def edit(self, text: str) -> None:
         """Put another text in the prompt's place and draw its candidates. Raises UserError as `PromptRefiner.refine` does."""
         self._advance("edit", text, self.settings)
 
     def change(self, **settings: Any) -> None:
-        """Draw the same prompt's candidates with other settings, by name: mode, prompt_len, max_new_tokens, num_candidates, seed."""
-        self._advance("change", self.prompt, dataclasses.replace(self.settings, **settings))
+        """Draw the same prompt's candidates with other settings, by name, as in `RefiningSettings`."""
+        self._advance("change", self.prompt, dataclasses.replace(self.settings, **settings), self._steps[-1].unfinished)
 
     def back(self) -> None:
         """Undo the latest pick, redraw, edit or change. Raises UserError at the first step."""
@@ -169,7 +192,7 @@ class RefiningSession:
         self._steps.pop()
         self._steps[-1] = dataclasses.replace(self._steps[-1], picked=None)
 
-    def _advance(self, action: str, prompt: str, settings: RefiningSettings) -> None:
+    def _advance(self, action: str, prompt: str, settings: RefiningSettings, unfinished: bool = False) -> None:
         """Draws before anything is changed: a draw that fails leaves the session as it was."""
-        candidates = self.refiner.refine(prompt, **settings.arguments())
-        self._steps.append(Step(action, prompt, settings, tuple(candidates)))
+        candidates = self.refiner.refine(prompt, **settings.arguments(), unfinished=unfinished)
+        self._steps.append(Step(action, prompt, settings, tuple(candidates), unfinished=unfinished))

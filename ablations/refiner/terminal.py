@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ablations.config.parsing import Key, convert
+from ablations.refiner.arguments import setting_value
+from ablations.refiner.distinct import num_redrawn, said_of_redraws
+from ablations.refiner.own_words import marked, said_of_unknown
 from ablations.refiner.pictures import grid_row, write_grid
-from ablations.refiner.session import RefiningSession, RefiningSettings
+from ablations.refiner.session import RefiningSession, RefiningSettings, candidate_record
 from ablations.refiner.texts import prepare
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import write_json
@@ -30,12 +33,14 @@ HELP = """\
   r          other candidates of the same prompt (the next seed); r 7: those of seed 7
   b          back: undo the latest step
   any text   takes the prompt's place (the up arrow brings the prompt back, to change it)
-  mode=rewrite, prompt_len=12, ...   other settings: mode, prompt_len, max_new_tokens, num_candidates, seed
+  mode=rewrite, prompt_len=12, ...   other settings: mode, prompt_len, max_new_tokens, num_candidates, seed, any_piece, distinct
+  keep=WORDS, ban=WORDS   words that rewriting must keep, words that are never written, with commas between them; null for none
   Enter      finish: print the prompt as it stands
   ?          this help
   q          leave without a prompt"""
 _NEW = "bold cyan"
-_SETTING = re.compile(r"(\w+)\s*=\s*(\S*)")
+_UNKNOWN = "underline"
+_SETTING, _WORDS = re.compile(r"(\w+)\s*=\s*(\S*)"), re.compile(r"(keep|ban)\s*=\s*(.*)")
 
 
 class TerminalSession:
@@ -59,7 +64,7 @@ class TerminalSession:
         self._refiner, self._settings, self._keys, self._console = refiner, settings, keys, console
         self._read, self._history, self._grid = read, history, grid
         self._session: RefiningSession | None = None
-        self._rows: dict[tuple[str, RefiningSettings], GridRow] = {}
+        self._rows: dict[tuple[str, RefiningSettings, bool], GridRow] = {}
 
     def run(self, prompt: str) -> str | None:
         """Refine from `prompt` on until the person finishes; returns the prompt they leave with, None where they leave without one.
@@ -96,7 +101,7 @@ class TerminalSession:
     def _do(self, command: str, line: str) -> None:
         session = self._session
         assert session is not None
-        redraw, setting = re.fullmatch(r"[rR](?:\s+(\d+))?", command), _SETTING.fullmatch(command)
+        redraw, setting = re.fullmatch(r"[rR](?:\s+(\d+))?", command), _WORDS.fullmatch(command) or _SETTING.fullmatch(command)
         if command.isascii() and command.isdigit() and len(command) <= 3:
             session.pick(int(command) - 1)
         elif redraw:
@@ -104,7 +109,7 @@ class TerminalSession:
         elif command in ("b", "B"):
             session.back()
         elif setting and setting[1] in self._keys:
-            session.change(**{setting[1]: convert(self._keys[setting[1]], setting[2])})
+            session.change(**{setting[1]: setting_value(setting[1], convert(self._keys[setting[1]], setting[2]))})
         elif len(command) == 1 and command.isascii() and command.isprintable():
             raise UserError(f"there is no command {command!r}: type ? for those that there are, or a longer text as the prompt")
         else:
@@ -125,7 +130,10 @@ class TerminalSession:
         s = session.settings
         how = f"{s.prompt_len} more tokens" if s.mode == "extend" else f"written anew, at most {s.max_new_tokens} tokens"
         self._console.print()
-        self._console.print(Text(session.prompt, style="bold"), Text(f"({how}, seed {s.seed})", style="dim"))
+        unknown = session.candidates[0].unknown_words or ()
+        self._console.print(_with_marks(session.prompt, unknown), Text(f"({how}, seed {s.seed})", style="dim"))
+        if unknown:
+            self._console.print(Text(f"  {said_of_unknown(unknown)}", style="yellow"))
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(justify="right")
         table.add_column(overflow="fold")
@@ -134,6 +142,8 @@ class TerminalSession:
             same = first.setdefault(candidate.refined, number)
             table.add_row(Text(f"  {number}"), shown(candidate, self._console, "" if same == number else f"  (as {same})"))
         self._console.print(table)
+        if redrawn := said_of_redraws(*num_redrawn([candidate_record(candidate) for candidate in session.candidates])):
+            self._console.print(Text(f"  {redrawn}", style="dim"))
         _remember(session.prompt)
         self._save(finished=False)
 
@@ -152,10 +162,16 @@ class TerminalSession:
 
     def _row(self, step: Step) -> GridRow:
         """A step's pictures, drawn once: what is left by going back may be come upon again."""
-        key = step.prompt, step.settings
+        key = step.prompt, step.settings, step.unfinished
         if key not in self._rows:
             self._rows[key] = grid_row(self._refiner, step.candidates)
         return self._rows[key]
+
+
+def _with_marks(prompt: str, unknown: Sequence[str]) -> Text:
+    """The prompt in bold, with the words marked that the refiner never saw."""
+    pieces = marked(prompt, unknown)
+    return Text.assemble(*((piece, f"bold {_UNKNOWN}" if is_unknown else "bold") for piece, is_unknown in pieces))
 
 
 def shown(candidate: RefinedPrompt, console: Console, remark: str = "") -> Text:

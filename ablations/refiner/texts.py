@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ablations.refiner.candidates import MAX_PROMPT_TOKENS
+from ablations.refiner.prompt_syntax import ReadPrompt, read_prompt
 from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,12 +64,16 @@ def prepare(text: str, refiner: PromptRefiner, settings: RefiningSettings) -> Pr
         reasons.append(f"{removed} control character{'s were' if removed > 1 else ' was'} taken out")
     # Only what is extended needs room for more, but the limit of what is rewritten is as well one of time and of the record's size.
     limit = MAX_PROMPT_TOKENS - (settings.prompt_len if settings.mode == "extend" else 0)
-    tokens = _tokens(text, refiner)
+    prompt = _as_read(text, settings)
+    if not prompt.reading.strip():
+        return PreparedText(None, SKIPPED, "it has no words, but syntax alone")
+    tokens = _tokens(prompt.reading, refiner)
     if len(tokens) > limit:
-        text, before = _first_tokens(text, refiner, limit), len(tokens)
-        if not text:
+        head, before = _first_tokens(prompt, refiner, limit), len(tokens)
+        if not head:
             return PreparedText(None, SKIPPED, f"a single character of it has more than the {limit} tokens that can be refined")
-        status, tokens = SHORTENED, _tokens(text, refiner)
+        text = head + prompt.tail
+        status, tokens = SHORTENED, _tokens(_as_read(text, settings).reading, refiner)
         reasons.append(f"of its {before} tokens the first {len(tokens)} were refined: at most {limit} can be")
     unknown = tokens.count(refiner.backbones.decoder.tokenizer.unk_token_id)
     if unknown:
@@ -76,18 +81,30 @@ def prepare(text: str, refiner: PromptRefiner, settings: RefiningSettings) -> Pr
     return PreparedText(text, status, "; ".join(reasons))
 
 
+def _as_read(text: str, settings: RefiningSettings) -> ReadPrompt:
+    """The prompt, taken apart; of one that is rewritten the first chunk is read."""
+    prompt = read_prompt(text)
+    return prompt.first_chunk() if settings.mode == "rewrite" else prompt
+
+
 def _tokens(text: str, refiner: PromptRefiner) -> list[int]:
     """The decoder's tokens, without the end token."""
     return refiner.backbones.tokenize_t5([text])[0][:-1]
 
 
-def _first_tokens(text: str, refiner: PromptRefiner, limit: int) -> str:
-    """The longest beginning of at most `limit` tokens that ends with a word, or within one where the first word is too long."""
+def _first_tokens(prompt: ReadPrompt, refiner: PromptRefiner, limit: int) -> str:
+    """The longest beginning of the head of at most `limit` tokens that ends with a word, or within one where the first word is too long.
+
+    It never ends within a piece of syntax.
+    """
+    text = prompt.head
+    within = {at for element in prompt.within() for at in range(element.start + 1, element.end)}
     for ends in ([match.end() for match in re.finditer(r"\S+", text)], range(1, len(text) + 1)):
+        ends = [end for end in ends if end not in within]
         low, high = 0, len(ends)
         while low < high:  # invariant: the first `low` pieces fit, more than `high` do not
             middle = (low + high + 1) // 2
-            if len(_tokens(text[: ends[middle - 1]], refiner)) <= limit:
+            if len(_tokens(read_prompt(text[: ends[middle - 1]]).reading, refiner)) <= limit:
                 low = middle
             else:
                 high = middle - 1

@@ -14,6 +14,7 @@ from typing import Any
 from ablations.config import Config, from_flat_dict
 from ablations.results.checkpoints import asked_for
 from ablations.results.run_folder import RunFolder, read_run
+from ablations.results.seen_words import SeenWords, read
 from ablations.runtime.errors import UserError
 
 
@@ -25,6 +26,10 @@ class TrainedRun:
     run: dict[str, Any]
     config: Config
     checkpoint: Path
+
+    def seen_words(self) -> SeenWords | None:
+        """Which words and pieces the training read; None for one from before that was written down. Raises UserError as `read` does."""
+        return read(self.checkpoint.parent.parent)
 
     def __str__(self) -> str:
         return f"{self.run['arm']}/seed-{self.run['seed']}"

@@ -200,7 +200,7 @@ def probe_evaluation(config: Config, shared: Shared, scratch: Path) -> Evaluatio
 def _time_tokens(config: Config, module: PromptRefinerModule, prompts: Sequence[EvalPrompt]) -> float:
     """Seconds for a token of a prompt, by rewriting some at a time."""
     coarse = [prompt.coarse_prompt for prompt in prompts]
-    settings = refine_settings(config.prompt_len, config.eval, "rewrite")
+    settings = refine_settings(config.prompt_len, replace(config.eval, any_piece=True), "rewrite")
     keys = [(prompt_seed(config.seed, prompt.prompt_id, 0),) for prompt in prompts]
     module.refine(coarse[:1], keys[:1], settings)
     written: list[Refinement] = []

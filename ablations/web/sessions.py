@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ablations.config.scope import TINY_WORLD_NOTE
-from ablations.figures.new_words import split_new_words
-from ablations.refiner.session import RefiningSession, RefiningSettings, Step
+from ablations.refiner.candidates import own_and_new
+from ablations.refiner.distinct import num_redrawn, said_of_redraws
+from ablations.refiner.own_words import MOST_BANNED, MOST_KEPT, marked, phrases, said_of_unknown
+from ablations.refiner.session import RefiningSession, RefiningSettings, Step, candidate_record, of_prompt
 from ablations.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 # Tabs that are remembered, those used least recently being forgotten first; and pictures, which any tab may ask for again.
 MAX_TABS, MAX_PICTURES = 200, 512
-_SETTINGS = ("mode", "prompt_len", "max_new_tokens", "seed")
+_WORDS = {"keep": MOST_KEPT, "ban": MOST_BANNED}
+_SETTINGS = ("mode", "prompt_len", "max_new_tokens", "seed", *_WORDS)
 _TYPED = ("start", "edit")
 
 
@@ -152,13 +155,28 @@ def _state(tab: _Tab) -> dict[str, Any]:
     return {
         "revision": tab.revision,
         "prompt": session.prompt,
-        "pieces": split_new_words(_typed(session), session.prompt),
+        "pieces": own_and_new(_typed(session), session.prompt),
         "typed": _typed(session),
         "candidates": [_shown(candidate) for candidate in session.candidates],
-        "settings": {name: getattr(session.settings, name) for name in _SETTINGS},
+        "settings": {name: _typed_again(getattr(session.settings, name)) for name in _SETTINGS},
+        "marked": marked(session.prompt, session.candidates[0].unknown_words or ()),
+        "notes": _notes(session.candidates),
+        **of_prompt(session.candidates),
         "can_go_back": session.can_go_back,
         "steps": len(session.steps),
     }
+
+
+def _typed_again(value: Any) -> Any:
+    """A setting as it is typed: words with commas between them."""
+    return ", ".join(value) if isinstance(value, tuple) else value
+
+
+def _notes(candidates: list[RefinedPrompt]) -> list[str]:
+    """Lines about the prompt and its candidates: words that the refiner never saw, and candidates that were drawn again."""
+    unknown = candidates[0].unknown_words
+    redrawn = said_of_redraws(*num_redrawn([candidate_record(candidate) for candidate in candidates]))
+    return [line for line in (said_of_unknown(unknown) if unknown else "", redrawn) if line]
 
 
 def _shown(candidate: RefinedPrompt) -> dict[str, Any]:
@@ -167,6 +185,7 @@ def _shown(candidate: RefinedPrompt) -> dict[str, Any]:
         "refined": candidate.refined,
         "num_new_tokens": candidate.num_new_tokens,
         "truncated": candidate.truncated,
+        "put_back": list(candidate.put_back),
     }
 
 
@@ -204,7 +223,7 @@ def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
     settings = request.get("settings", {})
     if not isinstance(settings, dict) or not set(settings) <= set(_SETTINGS):
         raise UserError(f"settings may have {', '.join(_SETTINGS)} and nothing else")
-    return settings
+    return settings | {name: phrases(name, _text(settings, name), most) for name, most in _WORDS.items() if name in settings}
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -12,9 +13,10 @@ import torch
 from ablations.cell.loading.data import build_data
 from ablations.cell.loading.module import build_module
 from ablations.cell.training.fit import CURVES, read_curves
-from ablations.cell.training.train import finish_training
+from ablations.cell.training.train import finish_training, leave_seen_words
 from ablations.cell.work import Work
 from ablations.config import parse
+from ablations.results import seen_words
 from ablations.results.checkpoints import FINAL, LAST
 from ablations.results.run_folder import RunFolder
 from ablations.runtime.stopping import Preempted, StopRequest
@@ -177,6 +179,28 @@ def test_a_signal_within_an_accumulated_step_waits_for_its_end_and_resumes_bit_f
         stop.restore()
     _, parts = train_arm(tmp_path / "parts", small_backbones, *options, steps=4)
     assert_equal_weights(whole, parts)
+
+
+def test_a_training_says_which_words_and_pieces_its_texts_have_and_says_it_anew_for_other_data(small_backbones, tmp_path):
+    def leave(*arguments: str):
+        config = parse([f"output_dir={tmp_path}", *(f"{name}={value}" for name, value in SMALL.items()), *arguments])
+        work, module = Work.unheard(config, StopRequest()), build_module(config, small_backbones)
+        data = build_data(config, module, work.console.say)
+        leave_seen_words(work, module, data)
+        return work.folder.training_path, data
+
+    folder, data = leave()
+    seen = seen_words.read(folder)
+    assert (seen.data, seen.num_fine) == (data.digest, len({record.fine_prompt for record in data.train_records}))
+    texts = [text for record in data.train_records for text in (record.fine_prompt, *record.coarse_prompts)]
+    assert all(seen.unknown(text) == () for text in texts) and seen.unknown("a zebra in Snow, 8k") == ("zebra",)
+    fine_ids = small_backbones.tokenize_t5([record.fine_prompt for record in data.train_records])
+    pieces = {piece for ids in fine_ids for piece in small_backbones.decoder.tokenizer.convert_ids_to_tokens(ids[:-1])}
+    assert seen.pieces == pieces
+    written = (folder / seen_words.FILE).read_bytes()
+    seen_words.write(folder, dataclasses.replace(seen, data="other", words=frozenset()))
+    leave()
+    assert (folder / seen_words.FILE).read_bytes() == written
 
 
 def test_epochs_limit_a_training_too(small_backbones, tmp_path):

@@ -236,6 +236,12 @@ def test_an_old_result_is_of_the_old_reading_and_arms_without_afe_keep_their_nam
     assert arm_name(parse(without)) == "tiny-len6-mse-text-clip-7a1cbb13"
 
 
+def test_what_may_be_written_sets_arms_apart_only_where_it_is_not_as_before():
+    as_before, masked = parse([]), parse(["eval.any_piece=false"])
+    assert arm_name(parse(["eval.any_piece=true"])) == arm_name(as_before) != arm_name(masked)
+    assert train_id(masked) == train_id(as_before)
+
+
 def test_a_table_has_no_world_and_its_results_keep_their_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.csv").touch()

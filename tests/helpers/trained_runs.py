@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+SEEN = ("a green tree on a beach at night, oil painting, 8k", "a red boat", "a cat")
 METRICS = {
     "training": {"steps": 3},
     "n": {"prompts": 2, "candidates": 3},
@@ -24,6 +25,15 @@ def nudge(module: torch.nn.Module, scale: float = 0.02) -> None:
             parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
 
 
+def seen_by(backbones, *texts: str, data: str = "d1"):
+    """What a training on these texts has read, whose decoder may write any piece of its vocabulary."""
+    from ablations.results.seen_words import SeenWords
+    from datamodules.words import words_of
+
+    pieces = frozenset(backbones.decoder.tokenizer.get_vocab())
+    return SeenWords(frozenset(word.key for text in (*SEEN, *texts) for word in words_of(text)), pieces, data, len(SEEN) + len(texts), 0)
+
+
 def make_run(output_dir: Path, backbones, *arguments: str, finished: bool = True) -> Path:
     """A run folder with its training, on the tiny architecture with random weights; returns OUTPUT_DIR/ARM/seed-SEED.
 
@@ -31,6 +41,7 @@ def make_run(output_dir: Path, backbones, *arguments: str, finished: bool = True
     """
     from ablations.cell.loading.module import build_module
     from ablations.config import parse
+    from ablations.results import seen_words
     from ablations.results.run_folder import RunFolder
 
     settings = ["backbones.init=random", f"output_dir={output_dir}", "eval.steps=2", "eval.batch_size=4", "wandb.mode=disabled"]
@@ -41,6 +52,7 @@ def make_run(output_dir: Path, backbones, *arguments: str, finished: bool = True
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     content = {"state_dict": module.state_dict(), "global_step": 3, "made_from": {"data": "d1", "weights": backbones.digest}}
     torch.save(content, folder.checkpoints / "final.ckpt")
+    seen_words.write(folder.training_path, seen_by(backbones))
     folder.start({"data": "d1", "weights": backbones.digest}, threads=1)
     if finished:
         folder.finish(METRICS, {"training": 1.0})

@@ -52,6 +52,7 @@ answers = []
 for number, arguments in enumerate(asked):
     result = pipe(**arguments)
     answers.append({"prompts": result.prompts, "seeds": [one.image_seed for one in result.candidates]})
+    answers[-1]["unknown"] = [one.unknown_words for one in result.candidates]
     if result.images is not None:
         np.save(f"{out}/{number}.npy", np.stack([np.asarray(image) for image in result.images]))
 print(json.dumps(answers))
@@ -61,6 +62,8 @@ ASKED = [
     {"prompt": "a lonely lighthouse", "num_candidates": 2, "seed": 4, "plug_in": True, "num_inference_steps": 3, "guidance_scale": 1.0},
     {"prompt": PROMPTS, "seed": 7, "rounds": 2, "prompt_len": 4, "draw": False},
     {"prompt": PROMPTS, "mode": "rewrite", "max_new_tokens": 12, "draw": False},
+    {"prompt": PROMPTS, "mode": "rewrite", "max_new_tokens": 30, "draw": False, "keep": "a red boat, ox", "ban": ["q", "at n"]},
+    {"prompt": [f"a (lonely:1.2) {text} <lora:x:1> --ar 16:9" for text in PROMPTS], "draw": False, "any_piece": True, "distinct": False},
 ]
 
 
@@ -108,10 +111,12 @@ def fresh(exported, tmp_path_factory) -> tuple[list[dict], Path]:
 
 @pytest.mark.parametrize("number", range(len(ASKED)))
 def test_a_process_without_this_project_writes_the_same_texts(fresh, refiner, number):
-    names = {"num_candidates", "seed", "rounds", "prompt_len", "mode", "max_new_tokens"}
-    found = refiner.refine([ASKED[number]["prompt"]] if number < 2 else PROMPTS, **{k: v for k, v in ASKED[number].items() if k in names})
+    names = {"num_candidates", "seed", "rounds", "prompt_len", "mode", "max_new_tokens", "keep", "ban", "any_piece", "distinct"}
+    asked = ASKED[number]["prompt"]
+    found = refiner.refine([asked] if number < 2 else asked, **{k: v for k, v in ASKED[number].items() if k in names})
     wanted = [candidate for candidates in found for candidate in candidates]
     answer = fresh[0][number]
+    assert answer["unknown"] == [list(candidate.unknown_words) for candidate in wanted]
     assert answer["prompts"] == [candidate.refined for candidate in wanted]
     assert answer["seeds"] == [candidate.image_seed for candidate in wanted]
 

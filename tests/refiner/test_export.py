@@ -277,9 +277,9 @@ def test_an_export_that_fails_leaves_nothing_and_keeps_what_was_there(run_dir, t
 def test_an_encoder_that_does_not_do_what_the_trained_one_does_is_never_left_behind(run_dir, tmp_path, monkeypatch):
     write = exported_refiner.write
 
-    def damaged(directory, module, description, compact):
+    def damaged(directory, module, *more):
         module.text_encoder.ln_final.bias.data.add_(1e-3)
-        write(directory, module, description, compact)
+        write(directory, module, *more)
         module.text_encoder.ln_final.bias.data.sub_(1e-3)
 
     monkeypatch.setattr(exported_refiner, "write", damaged)
@@ -321,7 +321,7 @@ def test_the_command_exports_and_replaces_only_what_it_is_told_to(run_dir, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "the following arguments are required: RUN_DIR, --to"),
+        ([], "the following arguments are required: RUN_DIR"),
         (["absent", "--to", "x"], "absent holds no run.json that can be read"),
         (["{run}", "--to", "{run}"], "is there already and holds no export"),
         (["{run}", "--to", "x", "--with"], "unrecognized arguments: --with"),

@@ -250,7 +250,7 @@ def test_the_history_holds_what_it_takes_to_repeat_every_step(sessions, refiner)
     assert "claims nothing about Stable Diffusion" in history["note"]
     assert [(step["action"], step["picked"]) for step in history["steps"]] == [("start", 1), ("pick", None)]
     for step in history["steps"]:
-        names = ("seed", "mode", "prompt_len", "max_new_tokens", "num_candidates")
+        names = ("seed", "mode", "prompt_len", "max_new_tokens", "num_candidates", "unfinished")
         again = refiner.refine(step["coarse"], **{name: step[name] for name in names})
         assert [c["refined"] for c in step["candidates"]] == [c.refined for c in again]
         assert [c["image_seed"] for c in step["candidates"]] == [c.image_seed for c in again]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ablations.cell.loading.load import Loaded
 from ablations.cell.processes.share import ALL, ALONE, FOLDER, Share, read_drawings, refined_file, write_drawings
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.work import Work
@@ -20,19 +21,26 @@ from ablations.config import Config, EvalConfig
 from ablations.results.comparisons import Reads, what_is_read
 from ablations.results.conditions import Condition, all_conditions
 from ablations.results.prompts_and_scores import Drawing
+from ablations.results.seen_words import SeenWords
+from ablations.results.seen_words import read as read_seen_words
 from ablations.runtime.errors import UserError
 from datamodules.records import EvalPrompt
 from datamodules.tiny_world.grammar import SceneDescription
 from datamodules.tiny_world.worlds import World, world
 from lightning_modules.prompt_refiner import PromptRefinerModule
-from lightning_modules.settings import Refinement, RefineSettings
+from lightning_modules.settings import PieceRules, Refinement, RefineSettings
 
 # So many prompts are refined at a time: memory does not grow with their number.
 AT_ONCE = 64
 
 
-def refine_settings(prompt_len: int, config: EvalConfig, mode: str | None = None) -> RefineSettings:
-    """How the arm refines, or how it would in another mode."""
+def refine_settings(prompt_len: int, config: EvalConfig, mode: str | None = None, seen: SeenWords | None = None) -> RefineSettings:
+    """How the arm refines, or how it would in another mode. `seen` is the training's, which eval.any_piece=false needs.
+
+    Raises UserError where it is needed and not there.
+    """
+    if not config.any_piece and seen is None:
+        raise UserError("eval.any_piece=false: what this training read is not known (seen_words.json): run its cell again with force=true")
     return RefineSettings(
         prompt_len=prompt_len,
         mode=mode or config.mode,
@@ -42,6 +50,7 @@ def refine_settings(prompt_len: int, config: EvalConfig, mode: str | None = None
         top_p=config.top_p,
         top_k=config.top_k,
         exact_length=config.exact_length,
+        rules=PieceRules() if config.any_piece or seen is None else PieceRules(seen.pieces, new_word=True),
     )
 
 
@@ -58,13 +67,20 @@ class Sources:
     """What is refined and by what: the evaluation prompts, the trained refiner, and what makes it anew as it was before its first step.
 
     `known_phrases()` gives the phrases of the training prompts with the number of prompts that have them. Both functions are called at
-    most once, and only where a condition asks.
+    most once, and only where a condition asks. `seen`: which words and pieces the training read, where eval.any_piece=false.
     """
 
     prompts: Sequence[EvalPrompt]
     module: PromptRefinerModule
     at_step_0: Callable[[], PromptRefinerModule]
     known_phrases: Callable[[], Mapping[str, int]] = dict
+    seen: SeenWords | None = None
+
+    @classmethod
+    def of(cls, work: Work, loaded: Loaded) -> Sources:
+        """Those of a cell whose training is finished."""
+        seen = None if work.config.eval.any_piece else read_seen_words(work.folder.training_path)
+        return cls(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases, seen)
 
 
 class _Evaluation:
@@ -72,7 +88,7 @@ class _Evaluation:
 
     def __init__(self, config: Config, sources: Sources):
         self.config, self.prompts, self.module = config, sources.prompts, sources.module
-        self.settings, self.rewriting = (refine_settings(config.prompt_len, config.eval, mode) for mode in (None, "rewrite"))
+        self.settings, self.rewriting = (refine_settings(config.prompt_len, config.eval, mode, sources.seen) for mode in (None, "rewrite"))
         self.world = world(config.data.world) if config.data.source == "tiny" else None
         self._sources = sources
 

@@ -20,6 +20,7 @@ from ablations.cell.training.trained import Trained
 from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
 from ablations.figures.loss_curves import loss_curves
+from ablations.results import seen_words
 from ablations.results.checkpoints import FINAL, LAST, asked_for
 from ablations.runtime.files import whole_file, write_atomically
 from datamodules.cfp import CFPDataModule
@@ -35,6 +36,7 @@ def train(work: Work, loaded: Loaded) -> Trained:
         rehearsal.show_gradients(work, loaded)
     with work.folder.training_lock(say=work.console.say), work.timings.stage("training"):
         trained = finish_training(work, loaded.module, loaded.data)
+        leave_seen_words(work, loaded.module, loaded.data)
     if is_rehearsal(work.config):
         rehearsal.show_costs(work, loaded, trained)
     curves = work.folder.training_path / CURVES
@@ -43,6 +45,14 @@ def train(work: Work, loaded: Loaded) -> Trained:
         with whole_file(work.folder.path / "loss_curves.png") as aside:
             loss_curves(work.folder.metrics_csv, aside, title=f"{work.folder.train_id}, seed {work.folder.seed}")
     return trained
+
+
+def leave_seen_words(work: Work, module: PromptRefinerModule, data: CFPDataModule) -> None:
+    """Write which words and pieces the training's texts have into its folder, unless it is there already."""
+    folder = work.folder.training_path
+    found = seen_words.read(folder)
+    if found is None or found.data != data.digest:
+        seen_words.write(folder, seen_words.gather(data.train_records, module.backbones.decoder.pieces_of, data.digest))
 
 
 def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule) -> Trained:

@@ -2,15 +2,29 @@
 
 export const byId = (id) => document.getElementById(id);
 
-/** A text in pieces [[text, is_new], ...], new words set apart. */
+/** A text in pieces [[text, is_new, is_unknown], ...], new words set apart, and those that the refiner never saw. */
 export function showPieces(element, pieces) {
-  element.replaceChildren(...pieces.map(([text, isNew]) => {
-    if (!isNew) return document.createTextNode(text);
+  element.replaceChildren(...pieces.map(([text, isNew, isUnknown]) => {
+    if (!isNew && !isUnknown) return document.createTextNode(text);
     const mark = document.createElement("span");
-    mark.className = "new";
+    mark.className = isNew ? "new" : "unknown";
     mark.textContent = text;
     return mark;
   }));
+}
+
+/** One text in two cuts, [[text, a], ...] and [[text, b], ...], as [[text, a, b], ...]. */
+export function bothCuts(one, other) {
+  const pieces = [], left = one.map((piece) => [...piece]), right = other.map((piece) => [...piece]);
+  while (left.length && right.length) {
+    const length = Math.min(left[0][0].length, right[0][0].length);
+    pieces.push([left[0][0].slice(0, length), left[0][1], right[0][1]]);
+    for (const cut of [left, right]) {
+      cut[0][0] = cut[0][0].slice(length);
+      if (!cut[0][0]) cut.shift();
+    }
+  }
+  return pieces;
 }
 
 export function make(tag, className = "", text = "") {

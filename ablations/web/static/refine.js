@@ -1,6 +1,6 @@
 // The refining tab: what was typed goes to the server, its state comes back and is shown. The state lives on the server, per browser tab.
 
-import { ask, byId, make, Refusal, say, showPieces } from "./common.js";
+import { ask, bothCuts, byId, make, Refusal, say, showPieces } from "./common.js";
 
 const prompt = byId("prompt"), cards = byId("cards"), message = byId("message");
 let state = null; // the server's last state; null before the first prompt
@@ -19,14 +19,18 @@ function settings() {
     max_new_tokens: strategy === "extend" ? 50 : Number(strategy),
     prompt_len: Number(byId("length").value),
     seed,
+    ...words(),
   };
 }
+
+const words = () => ({ keep: byId("keep").value, ban: byId("ban").value });
 
 function showSettings(values) {
   const strategy = values.mode === "extend" ? "extend" : String(values.max_new_tokens);
   for (const radio of document.querySelectorAll("[name=strategy]")) radio.checked = radio.value === strategy;
   byId("length").value = values.prompt_len;
   byId("seed").value = values.seed;
+  for (const name of ["keep", "ban"]) byId(name).value = values[name];
   showLength();
 }
 
@@ -97,7 +101,8 @@ function show(next) {
   prompt.value = state.prompt;
   fit();
   showSettings(state.settings);
-  showPieces(byId("present"), state.pieces);
+  showPieces(byId("present"), bothCuts(state.pieces, state.marked));
+  say(byId("notes"), state.notes.map(sentence).join(" "));
   byId("comparison").hidden = true;
   if (byId("examples")) byId("examples").hidden = true;
   cards.replaceChildren(...state.candidates.map(card));
@@ -111,7 +116,8 @@ function card(candidate, i) {
   made.querySelector(".number").textContent = String(i + 1);
   showPieces(made.querySelector(".text"), candidate.pieces);
   const tokens = `${candidate.num_new_tokens} new token${candidate.num_new_tokens === 1 ? "" : "s"}`;
-  made.querySelector(".facts").textContent = tokens + (candidate.truncated ? ", the last word is cut" : "");
+  made.querySelector(".facts").textContent = tokens + (candidate.truncated ? ", the last word is cut" : "")
+    + (candidate.put_back.length ? `, put back: ${candidate.put_back.join(", ")}` : "");
   const pick = made.querySelector(".pick");
   pick.setAttribute("aria-label", `Go on from candidate ${i + 1}: ${candidate.refined}`);
   pick.addEventListener("click", () => choose(i));
@@ -245,6 +251,11 @@ byId("seed").addEventListener("change", () => {
   if (state && seed === null) byId("seed").value = state.settings.seed;
   else if (state && seed !== state.settings.seed) set("redraw", { seed });
 });
+for (const name of ["keep", "ban"]) {
+  byId(name).addEventListener("change", () => {
+    if (state && byId(name).value !== state.settings[name]) set("change", { settings: words() });
+  });
+}
 byId("back").addEventListener("click", () => go("back"));
 byId("redraw").addEventListener("click", () => go("redraw"));
 byId("copy").addEventListener("click", (event) => copy(state.prompt, event.currentTarget));
