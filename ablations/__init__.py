@@ -17,9 +17,9 @@ def __getattr__(name: str) -> object:
 
 
 def _is_starting_a_command() -> bool:
-    """Whether Python is looking for a module of this package to run, as in `python -m ablations.run`."""
+    """Whether Python is looking for a module of this package to run, as in `python -m ablations.run`, or runs `uf-fgtg`."""
     if sys.argv[:1] != ["-m"]:
-        return False
+        return "".join(sys.argv[:1]).endswith("uf-fgtg")
     words = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
     return any(word.removeprefix("-m").split(".")[0] == __name__ for word in words[-2:])
 

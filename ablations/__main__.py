@@ -45,6 +45,7 @@ def help_text() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """List the commands, or run the one that is named; returns the exit code."""
+    is_the_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("--help", "-h", "help"):
         print(help_text())
@@ -55,7 +56,11 @@ def main(argv: list[str] | None = None) -> int:
         say_error(f"there is no command {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (python -m ablations lists all)")
         return UserError.exit_code
     module = f"ablations.{name}" if (_HERE / f"{name}.py").exists() else f"ablations.{name}.__main__"
-    return importlib.import_module(module).main(argv[1:])
+    command = importlib.import_module(module).main
+    if not is_the_process:
+        return command(argv[1:])
+    del sys.argv[1]
+    return command()
 
 
 if __name__ == "__main__":

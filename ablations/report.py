@@ -60,6 +60,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace, stop: StopRequest) -> int:
+    from ablations.config.wandb_names import check_name
+
+    for option in ("project", "entity"):
+        check_name(f"--{option}", getattr(arguments, option))
     # Heavy imports (pandas, SciPy) only now: --help and mistakes in the arguments come at once.
     from ablations.reporting.making import make_report
 

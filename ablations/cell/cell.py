@@ -33,7 +33,7 @@ from ablations.figures.diversity_grid import draw_grid
 from ablations.results.picture_files import PictureFiles
 from ablations.results.prompts_and_scores import Drawing, drawn, read_drawings, read_scores
 from ablations.results.run_folder import RunFolder
-from ablations.results.tracking import Tracker
+from ablations.results.tracking import STOP_TIMEOUT, Asked, Tracker
 from ablations.runtime.console import Console
 from ablations.runtime.errors import RunFolderError
 from ablations.runtime.files import whole_file
@@ -58,15 +58,16 @@ def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, co
                 _track_again(config, folder, run["metrics"])
             show_result(console, folder, run["metrics"], config)
             return run["metrics"]
+        is_anew = folder.is_finished()
         torch.set_num_threads(threads_of(config, shared.threads))
         folder.start(threads=torch.get_num_threads())
         tracker = Tracker()
         try:
-            _start(tracker, config, folder)
+            _start(tracker, config, folder, is_anew)
             metrics = _run(Work(config, folder, console, tracker, stop, crew), shared)
         except Preempted as preempted:
             where = str(preempted)
-            _close(console, tracker, lambda: folder.preempted(where), preempted.exit_code)
+            _close(console, tracker, lambda: folder.preempted(where), preempted.exit_code, STOP_TIMEOUT)
             raise
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
@@ -76,16 +77,10 @@ def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, co
         return metrics
 
 
-def _start(tracker: Tracker, config: Config, folder: RunFolder) -> None:
-    tracker.start(
-        to_flat_dict(config),
-        folder.path,
-        name=config.wandb.name or str(folder),
-        group=config.wandb.group or folder.arm,
-        project=config.wandb.project,
-        entity=config.wandb.entity,
-        mode=config.wandb.mode,
-    )
+def _start(tracker: Tracker, config: Config, folder: RunFolder, is_anew: bool = False) -> None:
+    asked = config.wandb
+    name, group = asked.name or str(folder), asked.group or folder.arm
+    tracker.start(to_flat_dict(config), folder.path, Asked(name, group, asked.project, asked.entity, asked.mode, is_anew))
 
 
 def _track_again(config: Config, folder: RunFolder, metrics: dict) -> None:
@@ -100,14 +95,14 @@ def _track_again(config: Config, folder: RunFolder, metrics: dict) -> None:
     tracker.finish(exit_code=0)
 
 
-def _close(console: Console, tracker: Tracker, write_status: Callable[[], None], exit_code: int) -> None:
+def _close(console: Console, tracker: Tracker, write_status: Callable[[], None], exit_code: int, within: float | None = None) -> None:
     """Write how the cell ended and close the W&B run; a full disk must not hide why it ended."""
     try:
         write_status()
     except RunFolderError as error:
         console.say(f"run.json could not be written: {error}")
     finally:
-        tracker.finish(exit_code=exit_code)
+        tracker.finish(exit_code, within)
 
 
 def _run(work: Work, shared: Shared) -> dict:

@@ -27,6 +27,7 @@ from ablations.config.parsing import (
     warn_of_no_effect,
 )
 from ablations.config.presets import REHEARSAL, named_ablations
+from ablations.config.wandb_names import check_name
 from ablations.runtime.errors import UserError
 from ablations.runtime.plugins import load_plugins
 from lightning_modules.terms import all_terms
@@ -64,6 +65,8 @@ def config_maker(argv: Sequence[str]) -> Callable[[Mapping[str, Any]], Config]:
         config = _build(given)
         _check_paths(config)
         _check_metrics(config)
+        for name in ("project", "entity", "group", "name"):
+            check_name(f"wandb.{name}", getattr(config.wandb, name))
         idle = warn_of_no_effect(given, to_flat_dict(config), KEYS)
         idle = [name for name in idle if KEYS[name].option.kind == "train"]
         return _build({name: value for name, value in given.items() if name not in idle}) if idle else config

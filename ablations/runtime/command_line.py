@@ -12,11 +12,14 @@ from typing import Any, NoReturn
 from ablations.runtime import early_signals
 from ablations.runtime.errors import OneLineError, UserError, one_line
 from ablations.runtime.launchers import require_numbers
+from ablations.runtime.leaving import leave_within
 from ablations.runtime.quiet_libraries import quiet_libraries
 from ablations.runtime.stopping import Preempted, StopRequest
 
 LOADING = "loading libraries (some seconds)"
 _HELP = ("--help", "-h")
+# What libraries do when Python ends (W&B waits for its server) gets so long.
+_LEAVE_SECONDS = 4.0
 
 
 def started_as(command: str) -> str:
@@ -103,6 +106,23 @@ def run_command(
     where `then` says what the same command does next time. `work(arguments, stop)` may return an exit code of its own. With
     `stoppable=False` it handles signals itself.
     """
+    try:
+        code = _ended(parser, work, argv, then, stoppable)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+        raise
+    except BaseException:
+        code = 1
+        raise
+    finally:
+        if argv is None:  # the process is this command's
+            leave_within(_LEAVE_SECONDS, code)
+    return code
+
+
+def _ended(
+    parser: OneLineParser, work: Callable[[Any, StopRequest], int | None], argv: list[str] | None, then: str, stoppable: bool
+) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     stop = StopRequest()
     if stoppable:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ablations.cell.processes.place import refuse_launcher
 from ablations.results.registration import read_registration, register_folder
+from ablations.results.wandb_settings import forget_the_agents_run
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 from ablations.sweeping.arguments import read_cells
@@ -20,6 +21,7 @@ def run_sweep(arguments: argparse.Namespace, stop: StopRequest) -> int:
     Raises UserError for a mistake in the file or the arguments, and Preempted at a signal.
     """
     refuse_launcher()
+    forget_the_agents_run()
     sweep, cells = read_cells(arguments)
     if arguments.registration:
         _register(arguments.registration, cells)

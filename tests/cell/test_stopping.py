@@ -16,6 +16,9 @@ from ablations.cell.training.checkpoints import read_checkpoint
 from ablations.config import parse
 from ablations.results.checkpoints import FINAL
 from ablations.results.run_folder import RunFolder
+from helpers.odd_servers import KEY, odd_server, without_wandb
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SMALL = (
     *("data.num_train=48", "data.num_validation=8", "train.batch_size=8", "loss.clip_bank=8", "train.max_steps=30", "train.log_every=1"),
@@ -71,6 +74,19 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_the_next_run_ends_as_an_un
     assert again.metrics_csv.read_bytes() == undisturbed.metrics_csv.read_bytes()
     states = [read_checkpoint(run.checkpoints / FINAL)["state_dict"] for run in (again, undisturbed)]
     assert states[0].keys() == states[1].keys() and all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.slow
+def test_a_silent_wandb_server_delays_neither_the_training_nor_the_end_after_a_signal(tmp_path, monkeypatch):
+    without_wandb(monkeypatch, tmp_path / "home")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    arguments = [*SMALL, "train.max_steps=2000", "eval.num_prompts=0", f"output_dir={tmp_path / 'out'}", "wandb.mode=auto"]
+    with odd_server("silent") as server:
+        variables = {"PYTHONPATH": str(ROOT), "WANDB_BASE_URL": server.url}
+        code, seconds = stop_at("training: step", [*dict((word.split("=")[0], word) for word in arguments).values()], **variables)
+        assert server.knocks
+    assert (code, seconds < 10) == (143, True)
+    assert len(list((tmp_path / "out" / "trainings").rglob("last.ckpt"))) == 1
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -14,10 +13,12 @@ import pytest
 from PIL import Image
 
 from ablations.figures.diversity_grid import GridRow, draw_grid
-from ablations.results.tracking import TABLE_COLUMNS, Tracker, flatten, resolve_mode
+from ablations.results.logged import flatten
+from ablations.results.tracking import TABLE_COLUMNS, Asked, Tracker
+from ablations.results.wandb_settings import CannotTrack, resolve_mode
 from ablations.runtime.errors import UserError
+from helpers.odd_servers import KEY, odd_server, without_wandb
 
-KEY = "0" * 40
 TOOLS = os.environ.get("UF_FGTG_TEST_TOOLS", "")
 needs_server = pytest.mark.skipif(
     not (Path(TOOLS) / "fake_wandb.py").is_file(),
@@ -27,20 +28,9 @@ needs_server = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def clean_wandb(monkeypatch, tmp_path):
-    """No W&B variable, login or running service of the machine reaches a test."""
     import wandb
 
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    for name, folder in (
-        ("HOME", home),
-        ("NETRC", home / "netrc"),
-        ("WANDB_CONFIG_DIR", home / "config"),
-        ("WANDB_CACHE_DIR", home / "cache"),
-    ):
-        monkeypatch.setenv(name, str(folder))
+    without_wandb(monkeypatch, tmp_path / "home")
     wandb.teardown()
     yield
     wandb.teardown()
@@ -54,7 +44,9 @@ def _grid(tmp_path: Path) -> tuple[Path, list[GridRow]]:
 
 def _run_a_cell(tracker: Tracker, tmp_path: Path, exit_code: int = 0, mode: str = "auto") -> Tracker:
     png, rows = _grid(tmp_path)
-    tracker.start({"prompt_len": 6, "loss.mse_weight": 1.0, "seed": 0}, tmp_path / "run", "arm-seed-0", "arm", "ablations", mode=mode)
+    tracker.start(
+        {"prompt_len": 6, "loss.mse_weight": 1.0, "seed": 0}, tmp_path / "run", Asked("arm-seed-0", "arm", "ablations", mode=mode)
+    )
     tracker.log({"train/loss": 2.5}, step=0)
     tracker.log({"train": {"loss": 1.5}}, step=1)
     tracker.log_grid(png, rows)
@@ -63,58 +55,42 @@ def _run_a_cell(tracker: Tracker, tmp_path: Path, exit_code: int = 0, mode: str 
     return tracker
 
 
-class _Listener:
-    """A port on 127.0.0.1 that counts who knocks and never answers."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.knocks: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                self.knocks.append(self._socket.accept()[0])
-            except OSError:
-                return
-
-    def close(self) -> None:
-        self._socket.close()
-        for knock in self.knocks:
-            knock.close()
-
-
 @pytest.fixture
 def silent_server():
-    listener = _Listener()
-    yield listener
-    listener.close()
+    with odd_server("silent") as server:
+        yield server
 
 
 def test_auto_is_online_with_a_login_or_under_an_agent_and_else_offline():
-    assert resolve_mode("auto", {}, has_login=False) == "offline"
-    assert resolve_mode("auto", {}, has_login=True) == "online"
-    assert resolve_mode("auto", {"WANDB_SWEEP_ID": "abc"}, has_login=False) == "online"
+    assert resolve_mode("auto", {}, None, has_login=False) == "offline"
+    assert resolve_mode("auto", {}, None, has_login=True) == "online"
+    assert resolve_mode("auto", {"WANDB_SWEEP_ID": "abc"}, None, has_login=False) == "online"
 
 
-def test_wandb_mode_of_the_environment_wins_over_auto_only():
-    for value, expected in (
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [
         ("offline", "offline"),
+        (" Offline", "offline"),
         ("disabled", "disabled"),
         ("online", "online"),
         ("dryrun", "offline"),
         ("run", "online"),
-    ):
-        assert resolve_mode("auto", {"WANDB_MODE": value}, has_login=True) == expected
-    assert resolve_mode("disabled", {"WANDB_MODE": "online"}, has_login=True) == "disabled"
+    ],
+)
+def test_wandb_mode_of_the_environment_wins_over_settings_and_login_under_auto_only(value, mode):
+    assert resolve_mode("auto", {"WANDB_MODE": value}, "disabled", has_login=True) == mode
+    assert resolve_mode("auto", {}, value, has_login=True) == mode
+    assert resolve_mode("disabled", {"WANDB_MODE": value}, "online", has_login=True) == "disabled"
 
 
-def test_unknown_modes_are_user_errors():
+def test_unknown_modes_are_the_users_mistake_here_and_cost_the_tracking_in_wandbs_own_places():
     with pytest.raises(UserError, match=r"wandb\.mode='on' is unknown"):
-        resolve_mode("on", {}, has_login=False)
-    with pytest.raises(UserError, match="WANDB_MODE='sometimes' is unknown"):
-        resolve_mode("auto", {"WANDB_MODE": "sometimes"}, has_login=False)
+        resolve_mode("on", {}, None, has_login=False)
+    with pytest.raises(CannotTrack, match="WANDB_MODE is 'sometimes'"):
+        resolve_mode("auto", {"WANDB_MODE": "sometimes"}, None, has_login=False)
+    with pytest.raises(CannotTrack, match="settings file is 'shared'"):
+        resolve_mode("auto", {}, "shared", has_login=False)
 
 
 def test_nested_metrics_are_joined_by_slashes():
@@ -155,7 +131,7 @@ def test_pictures_arrive_as_uint8_and_the_table_names_them(tmp_path):
 
 def test_pictures_that_are_not_uint8_are_refused(tmp_path):
     png, rows = _grid(tmp_path)
-    tracker = Tracker().start({}, tmp_path / "run", "n", mode="offline")
+    tracker = Tracker().start({}, tmp_path / "run", Asked("n", mode="offline"))
     floats = GridRow("a cat", rows[0].coarse_image / 255, rows[0].candidates)
     with pytest.raises(ValueError, match="prompt 0, coarse 0 must be a uint8 picture"):
         tracker.log_grid(png, [floats])
@@ -187,7 +163,8 @@ def test_online_without_a_login_asks_nobody_and_goes_on_offline(tmp_path, capfd,
 
 
 def test_a_failure_inside_wandb_does_not_end_the_cell(tmp_path, capfd):
-    tracker = Tracker().start({}, tmp_path / "run", "n", mode="offline")
+    tracker = Tracker().start({}, tmp_path / "run", Asked("n", mode="offline"))
+    assert tracker.wait(60)
     tracker._run.finish()
     tracker.log({"train/loss": 1.0}, step=0)
     tracker.log({"train/loss": 1.0}, step=1)
@@ -240,10 +217,31 @@ def test_a_failed_cell_is_seen_as_failed(tmp_path, server):
 
 @needs_server
 def test_a_server_lost_during_the_run_neither_hangs_nor_ends_the_cell(tmp_path, server, capfd):
-    tracker = Tracker(finish_timeout=1).start({}, tmp_path / "run", "n", project="ablations")
-    assert tracker.mode == "online"
+    tracker = Tracker(finish_timeout=1).start({}, tmp_path / "run", Asked("n", project="ablations"))
+    assert tracker.wait(60) and tracker.mode == "online"
     server.shutdown()
     server.server_close()
     tracker.log({"train/loss": 1.0}, step=0)
     tracker.finish()
     assert "send it with: wandb sync" in capfd.readouterr().err
+
+
+@needs_server
+def test_a_cell_that_goes_on_is_the_same_run_and_one_that_begins_anew_is_another(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "shared00")
+    for exit_code, step, is_anew in ((143, 0, False), (0, 1, False), (0, 0, True)):
+        tracker = Tracker().start({"seed": 0}, tmp_path / "run", Asked("arm/seed-0", project="ablations", is_anew=is_anew))
+        tracker.log({"train/loss": 2.0 - step}, step=step)
+        tracker.finish(exit_code)
+    first, second = server.store.runs.values()
+    assert (first["state"], second["state"]) == ("finished", "finished")
+    assert [row["train/loss"] for row in first["history"]] == [2.0, 1.0]
+    assert "shared00" not in server.store.runs
+
+
+@needs_server
+def test_under_an_agent_the_run_is_the_one_that_the_agent_gave_out(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "given000")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep000")
+    _run_a_cell(Tracker(), tmp_path)
+    assert list(server.store.runs) == ["given000"]
