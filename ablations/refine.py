@@ -21,14 +21,17 @@ and claims nothing about Stable Diffusion 2.1.
 On a terminal it shows three candidates: pick one and it goes on from there. Type r to redraw, b to go back, a text to edit, Enter
 to finish, ? for all commands. Elsewhere (a pipe, input=FILE) it reads prompts, one a line, and writes one JSON record a line, in order,
 each as soon as it is done:
-  {"line": 1, "status": "ok", "reason": null, "coarse": "a green tree", "seed": 0, ..., "candidates": [{"refined": ...}, ...]}
+  {"line": 1, "status": "ok", "reason": null, "coarse": "a green tree", "unknown_words": [], "passed_through": [], "seed": 0, ...,
+   "candidates": [{"refined": ...}, ...]}
 status is ok, cleaned (control characters were taken out), shortened (more tokens than the decoder takes) or skipped (empty, not
-UTF-8); reason says what happened.
+UTF-8); reason says what happened; unknown_words are those that the refiner never saw in training. What other tools read in a prompt,
+(word:1.2), [a|b], <lora:name:0.8>, BREAK, --ar 16:9, Negative prompt: ..., is passed through as it stands.
 
 examples:
   python -m ablations.refine "a green tree"
   python -m ablations.refine "a green tree" mode=rewrite max_new_tokens=20
   python -m ablations.refine "a green tree" images=true run=outputs/ARM/seed-0
+  python -m ablations.refine "a zebra on a beach" mode=rewrite keep=zebra ban=@never.txt
   python -m ablations.refine input=prompts.txt output=refined.jsonl num_candidates=1
   cat prompts.txt | python -m ablations.refine | jq -r '.candidates[].refined'
 

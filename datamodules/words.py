@@ -7,8 +7,10 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z0-9]+)*")
-_APOSTROPHES = "'\u2019"
+_ASCII_RUN = re.compile(r"[A-Za-z0-9]+")
+_APOSTROPHES = ("'", "\u2019")
+# Within a word an apostrophe has so few letters on one side: it's, o'clock, d'Art. Else it is a quotation mark without its space.
+_SHORT_SIDE = 2
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,32 @@ def word_key(word: str) -> str:
     return key.removesuffix("'s") or key
 
 
-def words_of(text: str) -> Iterator[Word]:
-    """The words of a text, in order: letters, marks and digits that follow one another, with apostrophes between them.
+def words_of(text: str) -> list[Word]:
+    """The words of a text, in order: letters, marks and digits that follow one another, with apostrophes within.
 
     A hyphen, an underscore or a full stop ends a word ("art-nouveau" has two, "8k" is one); emoji and other symbols are none.
     """
+    words: list[tuple[int, int]] = []
+    last = 0  # the length of the run before
+    for start, end in _runs(text):
+        length = end - start
+        joins = words and words[-1][1] == start - 1 and text[start - 1] in _APOSTROPHES and min(last, length) <= _SHORT_SIDE
+        if joins:
+            start = words.pop()[0]
+        words.append((start, end))
+        last = length
+    return [Word(text[start:end], start, end) for start, end in words]
+
+
+def _runs(text: str) -> Iterator[tuple[int, int]]:
+    """Where letters, marks and digits follow one another."""
     if text.isascii():
-        for match in _ASCII_WORD.finditer(text):
-            yield Word(match[0], match.start(), match.end())
+        yield from (match.span() for match in _ASCII_RUN.finditer(text))
         return
     start = None
     for i, character in enumerate([*text, " "]):
-        if _is_in_word(character) or (start is not None and _joins(text, i)):
+        if unicodedata.category(character)[0] in "LMN":
             start = i if start is None else start
         elif start is not None:
-            yield Word(text[start:i], start, i)
+            yield start, i
             start = None
-
-
-def _is_in_word(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LMN"
-
-
-def _joins(text: str, i: int) -> bool:
-    """Whether the character at `i` is an apostrophe within a word; one stands before it."""
-    return text[i : i + 1] in (*_APOSTROPHES,) and _is_in_word(text[i - 1]) and _is_in_word(text[i + 1 : i + 2] or " ")

@@ -81,7 +81,7 @@ Digest of all together, noise schedule included: `{weights_digest}`. Digest of t
 |---|---|
 | `text_encoder/`, `tokenizer/` | E_T as a CLIPTextModel, and its CLIPTokenizer |
 {image_model_row}| `prompt_refiner/adapter.safetensors` | A, the domain adapter |
-{trained_alone_rows}| `prompt_refiner/config.json` | the arm's config, digests and scores |
+{trained_alone_rows}| `prompt_refiner/config.json` | the arm's config, digests and scores; beside it `seen_words.json`: what training read |
 
 {frozen}
 

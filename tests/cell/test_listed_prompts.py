@@ -68,5 +68,7 @@ def test_a_list_is_refined_drawn_and_scored_and_nothing_is_compared_with_fine_pr
 def test_more_prompts_than_the_list_has_are_refused_before_training(table, tmp_path):
     listed = tmp_path / "DrawBench.csv"
     listed.write_text("Prompts,Category\nA red colored car.,Colors\nA cat.,Colors\n")
-    with pytest.raises(UserError, match=r"3 evaluation prompts asked for, .*DrawBench.csv has 2 distinct prompts in 'test': lower the number"):
+    with pytest.raises(
+        UserError, match=r"3 evaluation prompts asked for, .*DrawBench.csv has 2 distinct prompts in 'test': lower the number"
+    ):
         run_on(tmp_path / "outputs", table, listed)

@@ -19,6 +19,8 @@ from datamodules.words import word_key, words_of
             "\u0939\u093f\u0928\u094d\u0926\u0940 \u0645\u0631\u062d\u0628\u0627",
             ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u0645\u0631\u062d\u0628\u0627"],
         ),
+        ("a sign with'hello'written on it, d'Art", ["a", "sign", "with", "hello", "written", "on", "it", "d'Art"]),
+        ("\u201c queen \u2019 s garden \u201d, the 80's", ["queen", "s", "garden", "the", "80's"]),
         (" ,. -- \u2019 '", []),
         ("", []),
     ],

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 import unicodedata
 
 import pytest
 from rich.console import Console
 
 from ablations import PromptRefiner
+from ablations.export import main as export
 from ablations.refiner import exported_refiner
 from ablations.refiner.arguments import SETTINGS
 from ablations.refiner.distinct import MOST_REDRAWS, made_distinct, num_redrawn, said_of_redraws
 from ablations.refiner.pipe import Tally, records
+from ablations.refiner.refining import say_what_is_not_known
 from ablations.refiner.seen_again import gather_again
 from ablations.refiner.session import RefiningSession, RefiningSettings, candidate_record
 from ablations.refiner.terminal import TerminalSession
+from ablations.results.seen_words import FILE
 from ablations.runtime.errors import UserError
 from datamodules.readers.tiny_world import read_tiny_world
 from datamodules.tiny_world.worlds import world
@@ -58,6 +62,35 @@ def test_the_embedded_refiner_has_read_the_texts_of_its_training_and_no_others(e
         gather_again(exported.config, embedded.backbones, "0" * 64, lambda line: None)
 
 
+def test_an_earlier_export_is_given_what_it_read_by_a_command_and_mistakes_are_one_line(tmp_path, capsys):
+    earlier = tmp_path / "earlier"
+    shutil.copytree(exported_refiner.EMBEDDED, earlier)
+    file = earlier / exported_refiner.REFINER / FILE
+    shipped = file.read_bytes()
+    file.unlink()
+    assert exported_refiner.read_seen_words(earlier) is None
+    assert export([str(earlier), "--add-words"]) == 0
+    assert file.read_bytes() == shipped
+    assert "54 words and 55 pieces of 1200 fine and 2049 coarse prompts" in capsys.readouterr().out
+    for arguments, said in (
+        ([str(earlier), "--add-words", "--to", "x"], "has no effect with --add-words"),
+        ([str(earlier)], "--to DIR is missing"),
+        ([str(tmp_path), "--add-words"], "is no exported refiner"),
+    ):
+        assert export(arguments) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_refiner_that_does_not_know_what_it_read_says_so_and_writes_all_the_same(embedded, capsys):
+    unaware = PromptRefiner(embedded.module, embedded.config, "cpu")
+    say_what_is_not_known(unaware)
+    assert "so no word is told as unknown: export it again" in capsys.readouterr().err
+    (record,) = records([b"a zebra"], unaware, RefiningSettings(num_candidates=1))
+    assert record["unknown_words"] is None and record["candidates"][0]["new_text"][0] in " ,"
+    say_what_is_not_known(embedded)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("prompt", UNKNOWN)
 @pytest.mark.parametrize("how", [{"prompt_len": 8}, {"mode": "rewrite", "max_new_tokens": 12}])
 def test_after_an_unknown_word_nothing_is_written_that_the_training_texts_lack(embedded, characters, prompt, how):
@@ -88,6 +121,12 @@ def test_any_piece_writes_as_the_papers_protocol_does(embedded):
         ("a cats' castle, 8 k, oil-painting", ("cats", "8", "k")),
         ("caf\u00e9 \u732b \U0001f98a", ("caf\u00e9", "\u732b")),
         ("\u2026!", ()),
+        ("wolves at night, filmed from a kite, grainy", ("wolves", "filmed", "from", "kite", "grainy")),
+        ("an old shop with'castle'painted on it", ("shop", "with", "painted", "it")),
+        ("\u201c queen \u2019 s castle in the snow \u201d", ("queen", "s")),
+        ("\U0001f984 , Pixel ART,cinematic, oil painting \u00a5\u00a5 old", ()),
+        ("a bird - cat - fox. vivid Colors", ("bird", "fox")),
+        ("D'Art's tree, 4K, the 80's", ("D'Art's", "4K", "80's")),
     ],
 )
 def test_unknown_words_are_told_as_they_are_typed(embedded, prompt, unknown):
@@ -113,13 +152,13 @@ def test_a_record_and_the_screen_say_which_words_are_unknown(embedded):
 
 
 def test_equal_candidates_are_drawn_again_and_what_they_become_depends_on_earlier_ones_alone(embedded):
-    how = {"num_candidates": 12, "prompt_len": 2, "seed": 3}
+    how = {"num_candidates": 6, "prompt_len": 2, "seed": 3}
     first, made = embedded.refine("a green tree", **how, distinct=False), embedded.refine("a green tree", **how)
     assert len({one.refined for one in first}) < len({one.refined for one in made})
-    changed = [i for i in range(12) if first[i].refined != made[i].refined]
+    changed = [i for i in range(6) if first[i].refined != made[i].refined]
     assert changed and all(made[i].redraws > 0 for i in changed)
     assert [one.redraws == 0 for one in made].count(True) >= 1 and max(one.redraws for one in made) <= MOST_REDRAWS
-    assert embedded.refine("a green tree", **how | {"num_candidates": 7}) == made[:7]
+    assert embedded.refine("a green tree", **how | {"num_candidates": 4}) == made[:4]
     assert embedded.refine(["a red boat", "a green tree"], **how)[1] == made
     assert {one.prompt_seed for one in made} == {one.prompt_seed for one in first}
 
