@@ -26,6 +26,7 @@ if __name__ == "__main__" and not __package__:  # started by its path
 from ablations.analysing.alignment import study_alignment
 from ablations.runtime.command_line import OneLineParser, run_command, whole_number
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_folder, is_there
 from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _study(arguments: argparse.Namespace, stop: StopRequest) -> None:
     to = arguments.to or arguments.run_dirs[0]
-    if to.exists() and not to.is_dir():
+    if is_there(to) and not is_folder(to):
         raise UserError(f"--to {to} is a file: give a folder")
     study_alignment(arguments.run_dirs, arguments.num_prompts, to)
 

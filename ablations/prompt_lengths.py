@@ -16,6 +16,7 @@ if __name__ == "__main__" and not __package__:  # started by its path
 from ablations.analysing.prompt_lengths import PromptFile, study_prompt_lengths
 from ablations.runtime.command_line import OneLineParser, run_command, whole_number
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_file, is_folder, is_there
 from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
@@ -67,10 +68,10 @@ def _study(arguments: argparse.Namespace, stop: StopRequest) -> None:
     names = arguments.names or [path.name if paths[0].name != paths[1].name else str(path) for path in paths]
     if names[0] == names[1]:
         raise UserError(f"both files would be called {names[0]!r}: tell them apart with --names A B")
-    if arguments.to.exists() and not arguments.to.is_dir():
+    if is_there(arguments.to) and not is_folder(arguments.to):
         raise UserError(f"--to {arguments.to} is a file: give a folder")
     for path in paths:
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(f"{path}: there is no such file")
     a, b = (PromptFile(path, name, column) for path, name, column in zip(paths, names, (columns * 2)[:2], strict=True))
     study_prompt_lengths(a, b, arguments.limit, arguments.to)

@@ -14,6 +14,7 @@ from ablations.results.trained_run import TrainedRun, find_trained_run
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import whole_file, write_json
+from ablations.runtime.foreign import is_file, is_there
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,7 +148,7 @@ def find_runs(folders: Sequence[Path]) -> list[TrainedRun]:
     """
     runs: list[TrainedRun] = []
     for folder in folders:
-        seeds = [] if (folder / "run.json").exists() else sorted(path.parent for path in folder.glob("seed-*/run.json"))
+        seeds = [] if is_there(folder / "run.json") else sorted(path.parent for path in folder.glob("seed-*/run.json"))
         runs += [find_trained_run(seed) for seed in seeds or [folder]]
     first = runs[0]
     for run in runs[1:]:
@@ -164,7 +165,7 @@ def find_runs(folders: Sequence[Path]) -> list[TrainedRun]:
 def evaluated_pairs(run: TrainedRun) -> list[Pair]:
     """The prompts that a run was evaluated on. Raises UserError where it was not."""
     path = run.folder / PROMPTS
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{run} was not evaluated, so it has no prompts of its own: give --num-prompts N")
     pairs: dict[int, Pair] = {}
     try:

@@ -13,6 +13,7 @@ from ablations.reporting.claims import load_claims
 from ablations.results.run_folder import read_run
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import write_json
+from ablations.runtime.foreign import is_folder
 from lightning_modules.terms import terms_on
 
 # Heading, decimals.
@@ -79,7 +80,7 @@ def checked_arms(output_dir: Path) -> list[CheckedArm]:
 
     Raises UserError where there is no folder, or nothing was checked.
     """
-    if not output_dir.is_dir():
+    if not is_folder(output_dir):
         raise UserError(f"there is no folder {str(output_dir)!r}: give the output_dir of your runs")
     settings: dict[str, dict] = {}
     found: dict[str, dict[int, dict[str, float]]] = {}

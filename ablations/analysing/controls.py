@@ -13,6 +13,7 @@ from ablations.metrics.register import shown_metrics
 from ablations.results.conditions import COARSE, all_conditions, in_tables
 from ablations.results.prompts_and_scores import PROMPTS, SCORES, read_prompts, read_scores
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_there
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def scores_of_arm(arm: Path) -> pd.DataFrame:
     parts, origins = [], set()
     for folder in sorted(arm.glob("seed-*")):
         run = read_run(folder)
-        if run is None or run["status"] != "finished" or not (folder / SCORES).exists():
+        if run is None or run["status"] != "finished" or not is_there(folder / SCORES):
             continue
         origins.add(json.dumps(run["digests"], sort_keys=True))
         try:

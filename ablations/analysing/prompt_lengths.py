@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ablations.figures.plot_style import ACCENT, CONTRAST, SOFT_INK, house_style, new_figure, panel, save_png
 from ablations.runtime.errors import UserError
+from ablations.runtime.escaping import csv_text
 from ablations.runtime.files import whole_file, write_atomically
 
 if TYPE_CHECKING:
@@ -105,13 +104,11 @@ def table_of(a: Lengths, b: Lengths):
 
 def write_csv(path: Path, both: Sequence[Lengths]) -> None:
     """A row per prompt: file, row, clip_tokens, words."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["file", "row", *MEASURES])
+    rows: list[tuple] = []
     for lengths in both:
         columns = (lengths.counts[measured].tolist() for measured in MEASURES)
-        writer.writerows([lengths.name, row, *counts] for row, *counts in zip(lengths.rows.tolist(), *columns, strict=True))
-    write_atomically(path, stream.getvalue())
+        rows += [(lengths.name, *row) for row in zip(lengths.rows.tolist(), *columns, strict=True)]
+    write_atomically(path, csv_text(["file", "row", *MEASURES], rows))
 
 
 def draw_lengths(path: Path, a: Lengths, b: Lengths) -> None:

@@ -18,6 +18,7 @@ from ablations.baselines.base import AnswerStore, Asked, Written
 from ablations.baselines.hub_model import HubModel
 from ablations.building_cfp.sources import TEXT_MODEL_FILES, Source, fetch
 from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.foreign import is_file
 from lightning_modules.settings import TokenSampling
 
 _WEIGHT_FILES, _TOKENIZER_FILES = TEXT_MODEL_FILES[:2], TEXT_MODEL_FILES[2:]
@@ -64,7 +65,7 @@ class HubBaseline:
         # Promptist was published without a tokenizer; every other model must bring its own.
         source = fetch(self._source, what, option, _WEIGHT_FILES if self._tokenizer_source else TEXT_MODEL_FILES)
         tokenizer = source.folder
-        if not any((source.folder / name).is_file() for name in _TOKENIZER_FILES[0]):
+        if not any(is_file(source.folder / name) for name in _TOKENIZER_FILES[0]):
             tokenizer = fetch(self._tokenizer_source, f"the tokenizer of {self.name}", option, _TOKENIZER_FILES).folder
         self._found = source, tokenizer
 

@@ -6,6 +6,7 @@ import argparse
 
 from ablations.building_cfp.sources import require_source
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_folder, is_there
 from lightning_modules.published import IMAGE_MODEL
 
 STAGES = ("images", "coarse", "nsfw", "table")
@@ -34,7 +35,7 @@ def complete(arguments: argparse.Namespace) -> None:
     arguments.stages = [stage for stage in STAGES if stage in chosen]
     if arguments.prompts is None and (arguments.column is not None or arguments.limit is not None):
         raise UserError("--column and --limit say how --prompts is read: give it too")
-    if arguments.to.exists() and not arguments.to.is_dir():
+    if is_there(arguments.to) and not is_folder(arguments.to):
         raise UserError(f"--to {arguments.to} is a file, not a folder")
     if arguments.profile == "tiny" and arguments.image_model is not None:
         raise UserError(f"--image-model {arguments.image_model} has no effect with --profile tiny: leave one of them out")

@@ -21,6 +21,7 @@ from ablations.building_cfp.ledger import read_entries
 from ablations.building_cfp.prompts import Prompt, read_prompts
 from ablations.runtime.errors import RunFolderError, UserError
 from ablations.runtime.files import write_atomically, write_json
+from ablations.runtime.foreign import is_file
 from datamodules.records import BadRecord
 
 STAGES = ("images", "coarse", "nsfw")
@@ -63,7 +64,7 @@ class BuildFolder:
         Raises UserError where they are not, or where those that are here are not the first of `source`.
         """
         if source is None:
-            if not self._prompts.is_file():
+            if not is_file(self._prompts):
                 raise UserError(f"{self.path} holds no prompts yet: give a file with --prompts")
             return
         prompts, bad = read_prompts(source, column, limit)
@@ -71,7 +72,7 @@ class BuildFolder:
         lines |= {record.id: asdict(record) for record in bad}
         content = "".join(json.dumps(lines[number], ensure_ascii=False) + "\n" for number in sorted(lines)).encode()
         with self._lock():
-            before = self._prompts.read_bytes() if self._prompts.is_file() else b""
+            before = self._prompts.read_bytes() if is_file(self._prompts) else b""
             if not content.startswith(before):
                 raise UserError(
                     f"{self.path} was begun with other prompts than those of {source}: leave out --prompts, --column and --limit to go on "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.foreign import is_file, is_folder
 
 # Of each row, the first pattern that a source has files for is fetched; a row that has none makes the source unusable.
 TEXT_MODEL_FILES = (
@@ -51,15 +52,15 @@ def looks_like_path(name: str) -> bool:
 
 def require_source(name: str, option: str) -> None:
     """Raises UserError for a folder that is not there: a check that needs neither network nor heavy imports."""
-    if looks_like_path(name) and not Path(name).expanduser().is_dir():
+    if looks_like_path(name) and not is_folder(Path(name).expanduser()):
         raise UserError(f"{option} {name}: there is no such folder (a hub id is written OWNER/NAME or OWNER/NAME@REVISION)")
 
 
 def fetch(name: str, what: str, option: str, files: Sequence[Sequence[str]]) -> Source:
     """The model as a folder that holds `files` (rows of alternatives). Raises UserError where it cannot be had."""
     path = Path(name).expanduser()
-    if path.is_dir():
-        there = [str(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file()]
+    if is_folder(path):
+        there = [str(file.relative_to(path).as_posix()) for file in path.rglob("*") if is_file(file)]
         _choose(there, files, f"{option} {name}: {what}", "put it there, or give another folder or a hub id")
         return Source(name, path, None)
     require_source(name, option)
@@ -86,7 +87,7 @@ def _fetch_from_hub(name: str, what: str, option: str, files: Sequence[Sequence[
         folder = Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
     except Exception as error:
         raise UserError(missing) from error
-    there = [str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file()]
+    there = [str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if is_file(file)]
     _choose(there, files, f"{what} {name} in the cache {cache}", remedy)
     return Source(name, folder, folder.name)
 

@@ -11,6 +11,7 @@ from ablations.baselines.endpoint import Patience, checked_url
 from ablations.comparing import plan
 from ablations.metrics.register import names_in
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_folder, is_there
 
 
 def prices(text: str) -> tuple[float, float]:
@@ -32,7 +33,7 @@ def read_comparison(arguments: argparse.Namespace) -> plan.Comparison:
     folders = [word for word in arguments.arm if "=" not in word]
     if len(folders) > 1:
         raise UserError(f"one arm at a time, got {folders[0]!r} and {folders[1]!r}")
-    if arguments.to is not None and arguments.to.exists() and not arguments.to.is_dir():
+    if arguments.to is not None and is_there(arguments.to) and not is_folder(arguments.to):
         raise UserError(f"--to {str(arguments.to)!r} is a file: give a folder")
     chat = chat_settings(arguments)
     methods = plan.methods_of(arguments.methods, chat)

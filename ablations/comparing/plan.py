@@ -15,6 +15,7 @@ from ablations.results.checkpoints import FINAL, asked_for
 from ablations.results.run_folder import RunFolder, cache_folder, read_run
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_file, is_folder, is_there
 
 DEFAULT_SEEDS = (0, 1, 2)
 # Before the name of a chat model among the methods.
@@ -62,7 +63,7 @@ class Comparison:
         return asked_for(RunFolder(config).checkpoints, config.eval.checkpoint)
 
     def untrained(self) -> list[int]:
-        return [seed for seed in self.seeds if not (RunFolder(self.configs[seed]).checkpoints / FINAL).is_file()]
+        return [seed for seed in self.seeds if not is_file(RunFolder(self.configs[seed]).checkpoints / FINAL)]
 
 
 def configs_of(arm: Path | None, keys: Sequence[str], seeds: Sequence[int] | None) -> tuple[str, dict[int, Config]]:
@@ -79,7 +80,7 @@ def configs_of(arm: Path | None, keys: Sequence[str], seeds: Sequence[int] | Non
         return RunFolder(config).arm, configs
     if keys:
         raise UserError(f"give an arm's folder ({arm}) or key=value ({keys[0]}), not both: the folder says how the arm was trained")
-    if (arm / "run.json").exists():
+    if is_there(arm / "run.json"):
         raise UserError(f"{arm} is one run: give the arm's folder above it, {arm.resolve().parent}")
     found: dict[int, Config] = {}
     problems = []
@@ -115,11 +116,11 @@ def sources_of(methods: Sequence[str], folder: Path | None, given: Sequence[str]
 
     Raises UserError for a name that is no hub model and a folder that is not there.
     """
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not is_folder(folder):
         raise UserError(f"--models: there is no folder {str(folder)!r}")
     sources = {name: method.source for name, method in all_methods().items() if method.source}
     models = tuple(sources)
-    sources |= {name: str(folder / name) for name in models if folder is not None and (folder / name).is_dir()}
+    sources |= {name: str(folder / name) for name in models if folder is not None and is_folder(folder / name)}
     for item in given:
         name, equals, source = item.partition("=")
         if name not in models or not equals or not source:

@@ -16,6 +16,8 @@ from ablations.reporting import latex, markdown, tidy
 from ablations.reporting.assembly import STATISTICS_NOTE
 from ablations.reporting.formats import figure
 from ablations.reporting.tables import ReportTable
+from ablations.runtime.escaping import csv_text
+from ablations.runtime.escaping import markdown as as_text
 from ablations.runtime.files import whole_file, write_atomically
 
 PAGE, FIGURE = "comparison.md", "comparison.png"
@@ -29,9 +31,9 @@ def write(results: Results, table: ReportTable, duels: list[Duel]) -> list[Path]
     page = to / PAGE
     files = {
         page: _page(results, table, duels),
-        to / "comparison.csv": tidy.as_csv(tidy.TABLE_COLUMNS, tidy.table_lines(table)),
+        to / "comparison.csv": csv_text(tidy.TABLE_COLUMNS, tidy.table_lines(table)),
         to / "comparison.tex": latex.table_file(table, is_tiny),
-        to / "methods.csv": tidy.as_csv(
+        to / "methods.csv": csv_text(
             ("method", "title", "about", "asked", "failed", "reasons", "mean_new_tokens", "seconds_writing", "cost"),
             [
                 (m.name, m.title, m.about, m.num_asked, m.num_failed, _reasons(m.failures), m.mean_tokens, round(m.seconds, 1), m.cost)
@@ -74,11 +76,11 @@ def _scope(results: Results) -> str:
 
 def _page(results: Results, table: ReportTable, duels: list[Duel]) -> str:
     comparison = results.comparison
-    parts = [f"# {table.title}", f"Arm {comparison.arm}. {_scope(results)} {STATISTICS_NOTE}".replace("  ", " ")]
+    parts = [f"# {as_text(table.title)}", f"Arm {as_text(comparison.arm)}. {_scope(results)} {STATISTICS_NOTE}".replace("  ", " ")]
     parts += ["## Our refiner against each method", _rule()]
     for duel in duels:
-        lines = [f"- **our refiner against {markdown.escape(duel.title)}: {markdown.escape(duel.verdict)}**"]
-        lines += [f"  - {markdown.escape(_said(finding))}" for finding in (*duel.diversity, *duel.others)]
+        lines = [f"- **our refiner against {as_text(duel.title)}: {as_text(duel.verdict)}**"]
+        lines += [f"  - {as_text(_said(finding))}" for finding in (*duel.diversity, *duel.others)]
         parts.append("\n".join(lines))
     if not duels:
         parts.append("No other method that writes prompts was compared.")

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablations.runtime.command_line import hint
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_file, shown
+from ablations.runtime.yaml_files import readable_yaml
 
 Scalar = bool | int | float | str | None
 UNSET: Any = object()  # not None, which is a value that keys can take
@@ -257,17 +258,10 @@ def read_yaml(path: str, keys: Mapping[str, Key]) -> dict[str, object]:
 
 def load_yaml(path: str) -> dict[Any, object]:
     """The content of a config file. Raises UserError, naming the file, where it is missing, no YAML (with the line) or no mapping."""
-    if not os.path.isfile(path):
-        raise UserError(f"config: there is no file {path!r}")
-    try:
+    if not is_file(path):
+        raise UserError(f"config: there is no file {shown(path)!r}")
+    with readable_yaml(path, OmegaConfBaseException):  # for a file with a lone scalar, OmegaConf raises an OSError without a reason
         content = OmegaConf.to_container(OmegaConf.load(Path(path)), resolve=False)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not a readable YAML file: {error}") from None
-    except OSError as error:  # OmegaConf's word for a file with a lone scalar, besides a file that cannot be read
-        raise UserError(f"{path}: {error.strerror or 'expected key: value lines'}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected key: value lines, not a list")
     return content

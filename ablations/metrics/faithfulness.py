@@ -19,6 +19,7 @@ from ablations.metrics.base import Metric, MetricError, checked_embeddings
 from ablations.metrics.diversity import words
 from ablations.metrics.register import register
 from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.foreign import is_file, is_folder
 
 _OWN = "Apache-2.0 (this project)"
 _AT_ONCE = 16
@@ -144,12 +145,12 @@ class SentenceEncoder:
         """`name` is a folder, or a hub id OWNER/NAME, that AutoModel reads. Raises UserError, with the remedy, where it cannot."""
         from transformers import AutoModel, AutoTokenizer
 
-        is_folder = Path(name).is_dir()
+        is_local = is_folder(name)
         if problem := problem_of(name):
             raise UserError(_cannot_load(name, problem))
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=is_folder)
-            self._model = AutoModel.from_pretrained(name, local_files_only=is_folder, use_safetensors=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=is_local)
+            self._model = AutoModel.from_pretrained(name, local_files_only=is_local, use_safetensors=True)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise UserError(_cannot_load(name, one_line(error)[:160])) from error
         self._model.to(device).eval().requires_grad_(False)
@@ -173,8 +174,8 @@ class SentenceEncoder:
 
 def problem_of(name: str) -> str:
     """Why eval.sentence_encoder=`name` cannot be loaded, as far as its files tell without reading them; "" where nothing is seen."""
-    if Path(name).is_dir():
-        lacking = [file for file in _FILES if not Path(name, file).is_file()]
+    if is_folder(Path(name)):
+        lacking = [file for file in _FILES if not is_file(Path(name, file))]
         return f"the folder has no {', '.join(lacking)}" if lacking else ""
     # Anything else is not looked for on the hub, which takes a while where there is no network.
     return "" if _HUB_ID.fullmatch(name) else "there is no such folder"

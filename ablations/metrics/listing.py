@@ -14,6 +14,7 @@ from ablations.metrics.weights import WEIGHTS, FetchError, digest_of, fetch, sta
 from ablations.runtime.command_line import say_error
 from ablations.runtime.console import Console
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_folder, is_there
 from ablations.runtime.stopping import StopRequest
 
 _NEEDS = {
@@ -32,12 +33,12 @@ def show_metrics(arguments: argparse.Namespace, stop: StopRequest) -> int:
 
     Raises UserError for arguments that do not go together, and for an unknown metric.
     """
-    if arguments.source is not None and (arguments.command != "fetch" or not arguments.source.is_dir()):
+    if arguments.source is not None and (arguments.command != "fetch" or not is_folder(arguments.source)):
         raise UserError(f"--from {str(arguments.source)!r}: it goes with fetch and names a folder that is there")
     if arguments.json and arguments.command != "list":
         raise UserError("--json goes with the list of metrics alone")
     folder = weights_folder(arguments.dir)
-    if folder.exists() and not folder.is_dir():
+    if is_there(folder) and not is_folder(folder):
         raise UserError(f"--dir {str(folder)!r} is a file, not a folder")
     metrics = _chosen(arguments.names)
     try:
@@ -123,7 +124,7 @@ def _files(metrics: Sequence[Metric]) -> dict[str, list[str]]:
 
 def _check(metrics: Sequence[Metric], folder: Path, were_named: bool) -> int:
     needed = _files(metrics)
-    print(f"weights are looked for in {folder}" + ("" if folder.is_dir() else ", which is not there"))
+    print(f"weights are looked for in {folder}" + ("" if is_folder(folder) else ", which is not there"))
     states = {name: state_of(name, folder) for name in needed}
     for name, users in needed.items():
         print(f"  {name}: {states[name]} (for {', '.join(users)})")

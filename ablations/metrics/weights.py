@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ablations.runtime.errors import OneLineError, UserError
+from ablations.runtime.foreign import is_file
 
 _PYIQA_LICENCE = "CC BY-NC-SA 4.0 (pyiqa's weights)"
 _BLOCK = 1 << 20
@@ -134,7 +135,7 @@ def _damage(path: Path, file: WeightFile) -> str:
 def state_of(name: str, folder: Path | None = None, look_inside: bool = True) -> str:
     """ "present", "missing", or "damaged (why)" for a file of weights; without `look_inside` a file that is there is present."""
     path = (folder or weights_folder()) / name
-    if not path.is_file():
+    if not is_file(path):
         return "missing"
     damage = _damage(path, WEIGHTS[name]) if look_inside else ""
     return f"damaged ({damage})" if damage else "present"

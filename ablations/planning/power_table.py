@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ from ablations.planning.chances import ENOUGH
 from ablations.planning.designs import Design
 from ablations.planning.measured import ComponentsFile
 from ablations.planning.power import Line, Power
+from ablations.runtime.escaping import csv_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,9 +96,7 @@ def components_table(components: ComponentsFile) -> Table:
 
 def as_csv(power: Power, designs: Sequence[Design]) -> str:
     """A line for each contrast and design."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    rows = []
     for line in power.lines(designs):
         c, d, found = line.contrast, line.design, line.chances
         minutes = power.minutes.of(d, power.plan.labels_of(c))
@@ -108,8 +105,12 @@ def as_csv(power: Power, designs: Sequence[Design]) -> str:
         parts = line.found.measured.components if line.found else None
         row += [minutes, *([parts.seed, parts.prompt, parts.rest, parts.candidate] if parts else [None] * 4)]
         row += [line.found.source if line.found else ""]
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
-    return buffer.getvalue()
+        rows.append([_short(value) for value in row])
+    return csv_text(CSV_COLUMNS, rows)
+
+
+def _short(value: object) -> object:
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _number(value: float | None) -> str:

@@ -12,6 +12,7 @@ from ablations.results.provenance import code_digests, code_revision, library_ve
 from ablations.results.registration import ExpectedUndecided, Planned, Prediction, Registration, claims_content, now
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_there
 from ablations.sweeping.cells import Grid
 from ablations.sweeping.sweep_file import SweepFile, digest_of
 
@@ -21,7 +22,7 @@ PILOT_SEEDS = 1000
 
 def refuse_late(cells: Grid, path: Path) -> None:
     """Raises UserError where a cell of the sweep has begun already, or the file exists: both would make it no registration."""
-    if path.exists():
+    if is_there(path):
         raise UserError(f"{path} exists already: a registration is made once; choose another name, or delete it if no cell was run by it")
     begun = [str(cell.folder) for cell in cells.cells if cell.folder.status() != "absent"]
     if begun:

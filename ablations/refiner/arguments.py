@@ -18,6 +18,7 @@ from ablations.refiner.session import RefiningSettings
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.command_line import started_as
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_file, is_folder
 
 _HINT = f"({started_as('refine')} --help; write -- before a prompt with = in it)"
 _BORROWED = {
@@ -127,10 +128,10 @@ def _check(arguments: RefineArguments) -> None:
         raise UserError("the prompt is not valid UTF-8: check the terminal's encoding")
     if a.prompt is not None and a.input is not None:
         raise UserError(f"input={a.input} has no effect beside a prompt on the command line: give one of them")
-    if a.input is not None and not a.input.is_file():
+    if a.input is not None and not is_file(a.input):
         raise UserError(f"input: there is no file {str(a.input)!r}")
     for name, path in (("output", a.output), ("grid", a.grid if a.images else None)):
-        if path is not None and path.is_dir():
+        if path is not None and is_folder(path):
             raise UserError(f"{name}: {str(path)!r} is a folder; name a file")
     if a.images and a.grid.suffix.lower() != ".png":
         raise UserError(f"grid: {str(a.grid)!r} must end in .png")

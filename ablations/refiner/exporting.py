@@ -13,6 +13,7 @@ from ablations.results.trained_run import TrainedRun, find_trained_run
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import OneLineError, UserError
 from ablations.runtime.files import cannot_write, whole_folder, write_atomically
+from ablations.runtime.foreign import is_file, is_folder, is_there
 
 if TYPE_CHECKING:
     from ablations.refiner.prompt_refiner import PromptRefiner
@@ -120,8 +121,8 @@ def _seen(run: TrainedRun, refiner: PromptRefiner, say: Callable[[str], object])
 
 def check_target(directory: Path, force: bool) -> None:
     """Raises UserError unless the export may take the place of `directory`."""
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        if not (directory / exported_refiner.CONFIG).is_file():
+    if is_there(directory) and not (is_folder(directory) and not any(directory.iterdir())):
+        if not is_file(directory / exported_refiner.CONFIG):
             raise UserError(f"--to: {directory} is there already and holds no export: name another folder")
         if not force:
             raise UserError(f"--to: {directory} holds an earlier export: name another folder, or replace it with --force")

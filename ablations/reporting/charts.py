@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
 
 from ablations.reporting.columns import Column
 from ablations.reporting.formats import figure
 from ablations.reporting.rows import Entry, Row
 from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import in_words
+from ablations.runtime.escaping import html
 
 WIDTH = 340
 _LEFT, _RIGHT, _ROW, _MARGIN = 14, 326, 36, 10
@@ -64,7 +64,7 @@ def _forest_row(row: Row, entry: Entry, column: Column, x, y: float) -> list[str
     kind = "open"
     if entry.is_significant and column.better:
         kind = "better" if (entry.difference_mean > 0) == (column.better == "higher") else "worse"
-    hint = escape(f"{row.label}: {in_words(entry, column)}; N = {row.size}")
+    hint = html(f"{row.label}: {in_words(entry, column)}; N = {row.size}")
     parts = [f"<g><title>{hint}</title>", _text(_LEFT, y + 14, row.label)]
     if entry.difference:
         low, high = x(entry.difference.low), x(entry.difference.high)
@@ -101,7 +101,7 @@ def curve(table: ReportTable, column: Column) -> tuple[str, int] | None:
             low, high = entry.interval
             words += f" [{figure(low, column.digits)}, {figure(high, column.digits)}]"
             parts.append(f'<line class="mean" x1="{x(length):.1f}" x2="{x(length):.1f}" y1="{y(low):.1f}" y2="{y(high):.1f}"/>')
-        hint = escape(f"{words}; N = {row.size}")
+        hint = html(f"{words}; N = {row.size}")
         parts.append(f'<circle class="mean" cx="{x(length):.1f}" cy="{y(entry.mean):.1f}" r="4"><title>{hint}</title></circle>')
         parts.append(_text(x(length), bottom + 18, f"{length:g}", "soft", "middle"))
     return "".join(parts), bottom + 30
@@ -110,7 +110,7 @@ def curve(table: ReportTable, column: Column) -> tuple[str, int] | None:
 def svg(panel: tuple[str, int], label: str) -> str:
     """A panel as an SVG element for the page, with a name for those who cannot see it."""
     elements, height = panel
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label, _QUOTE)}">{elements}</svg>'
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html(label)}">{elements}</svg>'
 
 
 def svg_file(panels: Sequence[tuple[str, int]], across: int = 2) -> str:
@@ -125,7 +125,7 @@ def svg_file(panels: Sequence[tuple[str, int]], across: int = 2) -> str:
     height = 2 * _MARGIN + sum(heights) + 16 * (len(rows) - 1)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
     back = '<rect class="back" width="100%" height="100%" rx="8"/>'
-    return f"{head}<style>{escape(STYLE)}</style>{back}{''.join(parts)}</svg>\n"
+    return f"{head}<style>{STYLE}</style>{back}{''.join(parts)}</svg>\n"
 
 
 def panels_of(table: ReportTable) -> list[tuple[str, tuple[str, int]]]:
@@ -146,12 +146,9 @@ def _which_is_better(column: Column) -> str:
     return {"higher": " (right is better)", "lower": " (left is better)"}.get(column.better, "")
 
 
-_QUOTE = {'"': "&quot;"}
-
-
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "") -> str:
     attributes = (f' class="{kind}"' if kind else "") + (f' text-anchor="{anchor}"' if anchor else "")
-    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{html(text)}</text>'
 
 
 def _axis(ticks: Sequence[float], x, top: float, bottom: float, digits: int) -> list[str]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 from ablations.reporting.formats import MINUS
+from ablations.runtime.escaping import html
 
 CONTROL, PLACEBO, CLAIM = "control", "placebo", "claim"
 HEADINGS = {
@@ -120,7 +120,7 @@ def claims_plot(lines: Sequence[ClaimLine]) -> tuple[str, int] | None:
 def svg(panel: tuple[str, int], label: str) -> str:
     """The picture as an SVG element for the page, with a name for those who cannot see it."""
     elements, height = panel
-    quoted = escape(label, {'"': "&quot;"})
+    quoted = html(label)
     return f'<svg class="forest" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{quoted}">{elements}</svg>'
 
 
@@ -129,7 +129,7 @@ def svg_file(panel: tuple[str, int]) -> str:
     elements, height = panel
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     back = '<rect class="paper" width="100%" height="100%"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" class="forest" {size}><style>{escape(STYLE)}</style>{back}{elements}</svg>\n'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" class="forest" {size}><style>{STYLE}</style>{back}{elements}</svg>\n'
 
 
 def _x(value: float) -> float:
@@ -159,7 +159,7 @@ def _line(line: ClaimLine, y: float) -> str:
     colour, shape = look_of(line.mark or line.verdict, line.kind)
     said, _ = look_of(line.verdict, line.kind)
     middle = y + 12
-    hint = escape(f"{line.title}: {line.detail}: {line.figures}: {line.verdict}")
+    hint = html(f"{line.title}: {line.detail}: {line.figures}: {line.verdict}")
     parts = [f"<g><title>{hint}</title>", _text(28, middle + 4, line.detail, "soft")]
     parts += [_text(_RAW, middle + 4, line.figures, "figures"), _text(_VERDICT, middle + 4, line.verdict, f"verdict {said}")]
     if line.mean is not None:
@@ -208,4 +208,4 @@ def _legend(lines: Sequence[ClaimLine], y: float) -> list[str]:
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "") -> str:
     attributes = (f' class="{kind}"' if kind else "") + (f' text-anchor="{anchor}"' if anchor else "")
-    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{html(text)}</text>'

@@ -7,12 +7,12 @@ different sections: another profile, other data, other weights. Rehearsals (netw
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -21,9 +21,11 @@ from ablations.config.parsing import Scalar
 from ablations.metrics.oracles import shannon_entropy_bits
 from ablations.metrics.register import labels
 from ablations.reporting.columns import STYLE_ENTROPY, STYLE_SEEN
+from ablations.results.looking import Damaged, Run, is_plain_name, look_at_run
 from ablations.results.prompts_and_scores import PROMPTS, SCORES, read_prompts, read_scores
-from ablations.results.run_folder import RunFolder, read_run
-from ablations.runtime.errors import RunFolderError, UserError, one_line
+from ablations.results.run_folder import RunFolder
+from ablations.runtime.errors import RunFolderError, UserError
+from ablations.runtime.foreign import is_file, is_folder, readable
 
 # The one "prompt" of a metric that has a single value per seed.
 WHOLE_SEED = "(all prompts)"
@@ -31,6 +33,7 @@ WHOLE_SEED = "(all prompts)"
 WRITTEN = ("refined", "rewrite")
 # More candidates than there are.
 MANY = 10**6
+_CELL = re.compile(r"seed-\d{1,10}")
 
 
 @dataclass(frozen=True)
@@ -173,9 +176,9 @@ def collect(output_dir: Path) -> Collection:
 
     Raises UserError where there is no such folder, no cell in it, or none that can enter a table.
     """
-    if not output_dir.is_dir():
-        raise UserError(f"there is no folder {str(output_dir)!r}: give the output_dir of your runs")
-    folders = sorted(path for path in output_dir.glob("*/seed-*") if path.is_dir())
+    if not is_folder(output_dir):
+        raise UserError(f"there is no folder {readable(output_dir)!r:.200}: give the output_dir of your runs")
+    folders = cell_folders(output_dir)
     if not folders:
         if any(output_dir.glob("seed-*/run.json")):
             raise UserError(f"{output_dir} is the folder of one arm: give the folder above it, {output_dir.resolve().parent}")
@@ -199,6 +202,12 @@ def collect(output_dir: Path) -> Collection:
     return Collection(output_dir, sections, tuple(left_out), tuple(_warnings(sections)))
 
 
+def cell_folders(output_dir: Path) -> list[Path]:
+    """Every folder OUTPUT_DIR/ARM/seed-..., in order; those of trainings are none."""
+    found = output_dir.glob("*/seed-*")
+    return sorted(path for path in found if is_folder(path) and path.parent.name != "trainings")
+
+
 def _belongs(item: LeftOut, profile: str, data_digest: str, weights_digest: str) -> bool:
     """Whether a cell that did not finish was meant for a section; of a cell that ended before its digests were known: by its profile."""
     digests = ((item.data_digest, data_digest), (item.weights_digest, weights_digest))
@@ -206,64 +215,70 @@ def _belongs(item: LeftOut, profile: str, data_digest: str, weights_digest: str)
 
 
 def read_cell(folder: Path, output_dir: Path) -> FinishedCell | LeftOut:
-    """A finished cell with its scores, or why it enters no table."""
-    name = str(folder.relative_to(output_dir))
-    run = read_run(folder)
+    """A finished cell with its scores, or why it enters no table: whatever is in the folder, one of the two comes out."""
+    name = readable(folder.relative_to(output_dir))
+    if not _CELL.fullmatch(folder.name) or not is_plain_name(folder.parent.name):
+        return LeftOut(name, "unreadable", "it is no folder of a cell, which is called ARM/seed-0")
+    run = look_at_run(folder)
     if run is None:
-        return LeftOut(name, "absent", "no readable run.json: run the cell (again)")
-    status = str(run.get("status"))
-    flat = run.get("config") or {}
-    if run.get("rehearsal") or flat.get("rehearsal"):
+        return LeftOut(name, "absent", "no run.json: run the cell (again)")
+    if isinstance(run, Damaged):
+        return LeftOut(name, "unreadable", f"run.json: {run.reason}: run the cell again")
+    if run.is_rehearsal:
         return LeftOut(name, "rehearsal", "a rehearsal: its figures mean nothing and enter no table")
-    if flat.get("backbones.init") == "random":
+    if run.config.get("backbones.init") == "random":
         return LeftOut(name, "rehearsal", "backbones.init=random: networks without pre-training are a rehearsal and enter no table")
     try:
-        config = from_flat_dict(flat)
+        config = from_flat_dict(run.config)
     except UserError as error:
-        return LeftOut(name, status, f"run.json holds a config that this version does not know ({error}): run the cell again")
+        return LeftOut(name, run.status, f"run.json holds a config that this version does not know ({error}): run the cell again")
+    if f"seed-{config.seed}" != folder.name:
+        return LeftOut(name, "unreadable", f"run.json is that of seed {config.seed}: move the folder back")
     settings = {key: value for key, value in to_flat_dict(config).items() if KEYS[key].option.kind in ("train", "eval")}
-    digests = run.get("digests") or {}
-    meant_for = (config.profile, settings, str(digests.get("data") or ""), str(digests.get("weights") or ""))
-    if status != "finished":
-        return LeftOut(name, *_unfinished(config, folder, output_dir, run), *meant_for)
+    meant_for = (config.profile, settings, run.data_digest, run.weights_digest)
+    if run.status != "finished":
+        return LeftOut(name, *_unfinished(config, run, output_dir), *meant_for)
     if not config.eval.num_prompts:
         return LeftOut(name, "trained only", "eval.num_prompts=0: it was not evaluated")
+    if not (run.data_digest and run.weights_digest):
+        return LeftOut(name, "unreadable", "run.json: finished, but without digests of data and weights: run the cell again")
     try:
         scores, texts = _read_scores(folder)
-    except (UserError, OSError, ValueError, KeyError) as error:
-        return LeftOut(name, "unreadable", f"{one_line(error)}: run the cell again with force=true", *meant_for)
+    except UserError as error:
+        problem = str(error).replace(f"{folder}{os.sep}", "")
+        return LeftOut(name, "unreadable", f"{problem}: run the cell again with force=true", *meant_for)
+    return _finished(folder, config, settings, run, scores, texts)
+
+
+def _finished(
+    folder: Path, config: Config, settings: Mapping[str, Scalar], run: Run, scores: pd.DataFrame, texts: Mapping[tuple[str, int, int], str]
+) -> FinishedCell:
     return FinishedCell(
         folder=folder,
         arm=folder.parent.name,
         seed=config.seed,
         profile=config.profile,
         settings=settings,
-        data_digest=str(digests.get("data")),
-        weights_digest=str(digests.get("weights")),
-        code_revision=str(run.get("code_revision")),
-        timings={name: float(seconds) for name, seconds in (run.get("timings") or {}).items()},
+        data_digest=run.data_digest,
+        weights_digest=run.weights_digest,
+        code_revision=run.code_revision,
+        timings=run.timings,
         scores=scores,
-        unavailable=(run.get("metrics") or {}).get("unavailable") or {},
-        checks=_checks(run.get("checks")),
+        unavailable=run.unavailable,
+        checks=run.checks,
         texts=texts,
     )
 
 
-def _checks(found: Any) -> dict[str, float]:
-    """The manipulation checks that run.json holds; what is no finite number is left out, as a check that was not made."""
-    items = found.items() if isinstance(found, Mapping) else ()
-    return {str(name): float(value) for name, value in items if isinstance(value, int | float) and math.isfinite(value)}
-
-
-def _unfinished(config: Config, folder: Path, output_dir: Path, run: dict[str, Any]) -> tuple[str, str]:
+def _unfinished(config: Config, run: Run, output_dir: Path) -> tuple[str, str]:
     """The status of a cell that has not finished, and the reason or remedy."""
-    status = str(run.get("status"))
+    status = run.status
     if status == "failed":
-        return status, str(run.get("reason") or "no reason was written")
+        return status, run.reason or "no reason was written"
     if status == "preempted":
-        return status, f"stopped while {run.get('where') or 'at work'}: the same command goes on from there"
+        return status, f"stopped while {run.where or 'at work'}: the same command goes on from there"
     mine = RunFolder(dataclasses.replace(config, output_dir=str(output_dir)))
-    if mine.path.resolve() == folder.resolve():
+    if mine.path.resolve() == run.folder.resolve():
         try:
             status = mine.status()
         except RunFolderError as error:
@@ -279,7 +294,7 @@ def _read_scores(folder: Path) -> tuple[pd.DataFrame, dict[tuple[str, int, int],
     Raises UserError where a value is missing or not finite.
     """
     for name in (SCORES, PROMPTS):
-        if not (folder / name).is_file():
+        if not is_file(folder / name):
             raise UserError(f"finished, but {name} is missing")
     scores = read_scores(folder / SCORES)
     # A value of all pictures of a condition together, such as an Inception Score, has -1 in place of a prompt.

@@ -6,12 +6,17 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablations.figures.new_words import split_new_words
 from ablations.reporting.collect import FinishedCell, Section
 from ablations.reporting.layouts import LAYOUTS, PLACEBO, Family, Layout, families
+from ablations.results.looking import MissingPicture
 from ablations.results.prompts_and_scores import PROMPTS, read_prompts
+from ablations.results.run_pictures import read_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Pictures are embedded at most this large, in pixels: a page of a hundred stays below some megabytes.
 _LONGEST_SIDE, _QUALITY = 224, 84
@@ -21,10 +26,12 @@ NUM_PROMPTS, NUM_CANDIDATES = 4, 3
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its prompt: `pieces` are (text, added by the refiner); `uri` is its data, "" where the file is missing."""
+    """A picture with its prompt: `pieces` are (text, added by the refiner); `uri` is its data, "" where there is none, and `missing` says
+    why."""
 
     uri: str
     pieces: tuple[tuple[str, bool], ...]
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def _grid(family: Family, seed: int) -> SideBySide:
             )
             for key, own in lines.items()
         ]
-        prompts.append(GridPrompt(Picture(_data_uri(source.folder / coarse["image"]), ((coarse["coarse"], False),)), tuple(arms)))
+        prompts.append(GridPrompt(_picture(source, coarse, ((coarse["coarse"], False),)), tuple(arms)))
     return SideBySide(family.layout.title, family.name, seed, tuple(prompts))
 
 
@@ -105,18 +112,16 @@ def _prompt_lines(cell: FinishedCell) -> Mapping[tuple[int, str], Sequence[dict]
     return {key: sorted(members, key=lambda line: line["candidate"]) for key, members in lines.items()}
 
 
-def _picture(cell: FinishedCell, line: dict) -> Picture:
-    return Picture(_data_uri(cell.folder / line["image"]), tuple(split_new_words(line["coarse"], line["refined"])))
+def _picture(cell: FinishedCell, line: dict, pieces: tuple[tuple[str, bool], ...] | None = None) -> Picture:
+    pieces = tuple(split_new_words(line["coarse"], line["refined"])) if pieces is None else pieces
+    try:
+        return Picture(_data_uri(read_picture(cell.folder, line["image"])), pieces)
+    except MissingPicture as missing:
+        return Picture("", pieces, str(missing))
 
 
-def _data_uri(path: Path) -> str:
-    """The picture as a data URI (WebP), reduced where it is large; "" where the file is not there."""
-    from PIL import Image
-
-    if not path.is_file():
-        return ""
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
+def _data_uri(picture: Image.Image) -> str:
+    """The picture as a data URI (WebP), reduced where it is large."""
     picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", quality=_QUALITY, method=6)

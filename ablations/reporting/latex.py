@@ -7,29 +7,20 @@ from collections.abc import Sequence
 from ablations.reporting.assembly import STATISTICS_NOTE, Report
 from ablations.reporting.claim_lines import where
 from ablations.reporting.columns import Column
-from ablations.reporting.formats import ABSENT, MINUS, TIMES, figure
+from ablations.reporting.formats import ABSENT, MINUS, figure
 from ablations.reporting.rows import Entry, Row
 from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import TINY_SCOPE, load_published, published
+from ablations.runtime.escaping import latex as as_text
 
-_SPECIAL = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"},
-    **{"|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}", MINUS: "$-$", ABSENT: "--", TIMES: r"$\times$"},
-}
 _TERMS = {"L_mse": r"$L_\mathrm{mse}$", "L_text": r"$L_\mathrm{text}$", "L_clip": r"$L_\mathrm{clip}$", "E_T": "$E_T$"}
-
-
-def escape(text: str) -> str:
-    """Text that LaTeX shows as it is; characters beyond Latin-1, which a plain font lacks, become "?"."""
-    return "".join(_SPECIAL.get(c) or (c if c.isprintable() and ord(c) < 256 else "?") for c in " ".join(text.split()))
 
 
 def _label(text: str) -> str:
     """An escaped text with the symbols of the losses as mathematics."""
-    text = escape(text)
+    text = as_text(text)
     for name, symbol in _TERMS.items():
-        text = text.replace(escape(name), symbol)
+        text = text.replace(as_text(name), symbol)
     return text
 
 
@@ -62,13 +53,13 @@ def _block(table: ReportTable, number: int, is_tiny: bool) -> str:
         r"\midrule",
     ]
     for i, row in enumerate(table.rows_of(columns)):
-        lines += ([r"\addlinespace"] if i else []) + _row(row, columns, [escape(published(table, row))] * shows_published)
+        lines += ([r"\addlinespace"] if i else []) + _row(row, columns, [as_text(published(table, row))] * shows_published)
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _heading(column: Column) -> str:
     words = column.heading.split(", ")
-    return escape(words[0]) if len(words) == 1 else f"\\shortstack[r]{{{escape(words[0])}\\\\{escape(words[1])}}}"
+    return as_text(words[0]) if len(words) == 1 else f"\\shortstack[r]{{{as_text(words[0])}\\\\{as_text(words[1])}}}"
 
 
 def _row(row: Row, columns: Sequence[Column], last: list[str]) -> list[str]:
@@ -76,9 +67,9 @@ def _row(row: Row, columns: Sequence[Column], last: list[str]) -> list[str]:
     entries = [row.entries.get(column.key) for column in columns]
     pairs = list(zip(entries, columns, strict=True))
     means = [_number(entry.mean, column.digits) if entry else row.absent(column).replace(ABSENT, "--") for entry, column in pairs]
-    lines = [[_label(row.label + " (reference)" * row.is_reference), escape(row.size_in(columns)), *means, *last]]
+    lines = [[_label(row.label + " (reference)" * row.is_reference), as_text(row.size_in(columns)), *means, *last]]
     if any(entry and entry.difference_mean is not None for entry in entries):
-        lines.append(["", escape(f"{row.finished} seeds"), *(_difference(entry, column) for entry, column in pairs), *[""] * len(last)])
+        lines.append(["", as_text(f"{row.finished} seeds"), *(_difference(entry, column) for entry, column in pairs), *[""] * len(last)])
         if any(entry and entry.difference for entry in entries):
             lines.append(["", "", *(_interval(entry, column) for entry, column in pairs), *[""] * len(last)])
     return [" & ".join(line) + r" \\" for line in lines]
@@ -122,10 +113,10 @@ def document(report: Report, table_files: dict[str, str], figure_files: dict[str
         "",
     ]
     for section in report.sections:
-        parts += [f"\\section*{{{escape(section.title)}}}", f"\\textbf{{{escape(section.scope)}}} {escape(section.contents)}.", ""]
+        parts += [f"\\section*{{{as_text(section.title)}}}", f"\\textbf{{{as_text(section.scope)}}} {as_text(section.contents)}.", ""]
         parts += [r"\begin{description}"]
         parts += [
-            f"\\item[{_label(f'{v.claim.title}, {where(v.condition)}')}:] \\emph{{{v.verdict}}} ({escape(v.scope)}). {_label(v.line)}"
+            f"\\item[{_label(f'{v.claim.title}, {where(v.condition)}')}:] \\emph{{{v.verdict}}} ({as_text(v.scope)}). {_label(v.line)}"
             for v in section.verdicts
         ]
         parts += [r"\end{description}", r"\clearpage"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from ablations.reporting import raw_scores
@@ -16,25 +15,20 @@ from ablations.reporting.registered import Registered
 from ablations.reporting.rows import Entry, Row
 from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import load_published, published
-
-
-def escape(text: str) -> str:
-    """Text that Markdown and HTML show as it is, on one line and within a table's cell."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|#~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+from ablations.runtime.escaping import markdown as as_text
 
 
 def render(report: Report, figures: dict[str, str]) -> str:
     """The whole report; `figures` gives, by a table's slug, the path of its plots relative to the Markdown file."""
     source = load_published()
     registered = report.registered.line if report.registered else "Not registered."
-    parts = ["# Ablation report", f"Made from {escape(str(report.collection.output_dir.name))}. {escape(registered)}"]
-    parts += [f"> **Note:** {escape(warning)}" for warning in report.collection.warnings]
+    parts = ["# Ablation report", f"Made from {as_text(str(report.collection.output_dir.name))}. {as_text(registered)}"]
+    parts += [f"> **Note:** {as_text(warning)}" for warning in report.collection.warnings]
     for section in report.sections:
         parts += _section(section, figures)
     parts += _registration(report.registered) if report.registered else []
     parts += ["## About the figures", STATISTICS_NOTE, f"Raw scores: [{raw_scores.FILE}]({raw_scores.FILE})."]
-    parts += ["## Published figures", f"{escape(source['source'])}. {escape(source['note'])}"]
+    parts += ["## Published figures", f"{as_text(source['source'])}. {as_text(source['note'])}"]
     rows = [[f["what"], f"{f['value']} {f['unit']}", f["source"]] for f in source["figures"]]
     parts.append(_grid(["figure", "value", "source"], rows))
     if report.forecasts:
@@ -49,17 +43,17 @@ def render(report: Report, figures: dict[str, str]) -> str:
 
 
 def _section(section: SectionReport, figures: dict[str, str]) -> list[str]:
-    parts = [f"## {escape(section.title)}", f"**{escape(section.scope)}** {escape(section.contents)}."]
+    parts = [f"## {as_text(section.title)}", f"**{as_text(section.scope)}** {as_text(section.contents)}."]
     if section.section.slug in figures:
         parts.append(f"![Every claim: difference, interval and verdict]({figures[section.section.slug]})")
-    parts += ["### Verdicts in plain words", "\n".join(f"- **{escape(said.title)}**: {escape(said.sentence)}" for said in section.said)]
+    parts += ["### Verdicts in plain words", "\n".join(f"- **{as_text(said.title)}**: {as_text(said.sentence)}" for said in section.said)]
     matrix = Matrix.of(section)
     parts += ["### Where the claims hold", _grid(["claim", *matrix.headings], [[title, *cells] for title, cells in matrix.rows])]
-    rows = [[f"**{v.verdict}**", escape(v.claim.title), escape(where(v.condition)), escape(v.line)] for v in section.verdicts]
+    rows = [[f"**{v.verdict}**", as_text(v.claim.title), as_text(where(v.condition)), as_text(v.line)] for v in section.verdicts]
     parts += [
         "### Figures behind the verdicts",
         _grid(["verdict", "claim", "condition", "figures"], rows, escaped=True),
-        f"Every verdict is {section.verdicts[0].scope}.",
+        f"Every verdict is {as_text(section.verdicts[0].scope)}.",
     ]
     parts += _readings(section, figures)
     for table in section.checks:
@@ -67,7 +61,7 @@ def _section(section: SectionReport, figures: dict[str, str]) -> list[str]:
     for table in section.tables:
         parts += _table(table)
         if table.slug in figures:
-            parts.append(f"![{escape(table.title)}: differences with 95% intervals]({figures[table.slug]})")
+            parts.append(f"![{as_text(table.title)}: differences with 95% intervals]({figures[table.slug]})")
     if section.in_no_table:
         parts.append(
             f"In no comparison of arms, because no other arm differs from them in one table's keys only: {', '.join(section.in_no_table)}."
@@ -96,14 +90,14 @@ def _checks(table: CheckTable) -> list[str]:
         ]
         for row in table.rows
     ]
-    said = ["\n".join(f"- {escape(line)}" for line in table.delivered)] if table.delivered else []
+    said = ["\n".join(f"- {as_text(line)}" for line in table.delivered)] if table.delivered else []
     head = ["", *(check.heading for check in table.columns)]
-    return [f"### {escape(table.title)}", "Mean over seeds [least, greatest].", _grid(head, rows), *said]
+    return [f"### {as_text(table.title)}", "Mean over seeds [least, greatest].", _grid(head, rows), *said]
 
 
 def _registration(registered: Registered) -> list[str]:
-    parts = ["## Registration", escape(f"{registered.line} {registered.precision}")]
-    parts.append("\n".join(f"- {'kept' if item.is_kept else '**not kept**'}: {escape(item.line)}" for item in registered.kept))
+    parts = ["## Registration", as_text(f"{registered.line} {registered.precision}")]
+    parts.append("\n".join(f"- {'kept' if item.is_kept else '**not kept**'}: {as_text(item.line)}" for item in registered.kept))
     if registered.undecided:
         rows = [[item.claim, item.condition, item.expected or "not expected"] for item in registered.undecided]
         parts.append(_grid(["undecided", "condition", "what the registration said"], rows))
@@ -127,7 +121,10 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _table(table: ReportTable) -> list[str]:
-    parts = [f"### {escape(table.title)}" + (f" ({escape(table.family)})" if table.family else ""), f"Held fixed: {escape(table.fixed)}."]
+    parts = [
+        f"### {as_text(table.title)}" + (f" ({as_text(table.family)})" if table.family else ""),
+        f"Held fixed: {as_text(table.fixed)}.",
+    ]
     for number, (name, columns) in enumerate(table.blocks):
         last = [] if number else ["published"]
         rows = [[*_means(row, columns), *([] if number else [published(table, row)])] for row in table.rows_of(columns)]
@@ -136,9 +133,9 @@ def _table(table: ReportTable) -> list[str]:
         parts += [f"Means, {name}:", _grid(["", "seeds", "N", *(column.heading for column in columns), *last], rows)]
         rows = [[row.label, *(_difference(row.entries.get(column.key), column) for column in columns)] for row in _compared(table, columns)]
         if rows:
-            parts += [f"Differences from {escape(table.reference)}, {name}:", _grid(["", *(c.heading for c in columns)], rows)]
+            parts += [f"Differences from {as_text(table.reference)}, {name}:", _grid(["", *(c.heading for c in columns)], rows)]
     notes = table.notes_of(table.columns)
-    return [*parts, "\n".join(f"- {escape(note)}" for note in notes)] if notes else parts
+    return [*parts, "\n".join(f"- {as_text(note)}" for note in notes)] if notes else parts
 
 
 def _means(row: Row, columns: Sequence[Column]) -> list[str]:
@@ -161,5 +158,9 @@ def _difference(entry: Entry | None, column: Column) -> str:
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]], escaped: bool = False) -> str:
-    lines = [head, ["---"] * len(head), *([cell if escaped else escape(cell) for cell in row] for row in rows)]
+    lines = [
+        [as_text(heading) for heading in head],
+        ["---"] * len(head),
+        *([cell if escaped else as_text(cell) for cell in row] for row in rows),
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -15,17 +15,14 @@ from ablations.reporting.matrix import Matrix
 from ablations.reporting.rows import Entry
 from ablations.reporting.tables import ReportTable
 from ablations.reporting.verdicts import load_published, published
+from ablations.runtime.escaping import escaping_environment
 
 _FOLDER = Path(__file__).parent
 
 
 def render(report: Report) -> str:
     """The page; every text from the runs (prompts, names, reasons) is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = escaping_environment(_FOLDER)
     environment.filters["figure"] = figure
     environment.filters["p_text"] = p_text
     environment.filters["where"] = where

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 from ablations.config import KEYS as DEFAULTS
 from ablations.config.parsing import Scalar, show
@@ -18,6 +17,7 @@ from ablations.reporting.formats import figure
 from ablations.reporting.judging import NOT_MEASURED, Verdict
 from ablations.reporting.layouts import LAYOUTS, Family, families
 from ablations.reporting.tables import CONDITIONS_ID
+from ablations.runtime.escaping import html
 
 READING, WEIGHT, SCALE = KEYS = ("afe.reading", "loss.clip_weight", "loss.clip_scale")
 _SHORT = {"afe.reading": "reading", "loss.clip_weight": "clip weight", "loss.clip_scale": "clip scale"}
@@ -165,13 +165,13 @@ def _square(cell: ReadingCell, x: float, y: float) -> str:
     box = f'<rect class="cell {colour}" x="{x + 2:.1f}" y="{y + 2:.1f}" width="{_CELL - 4}" height="{_HIGH - 4}" rx="4"/>'
     middle = x + _CELL / 2
     text = _text(middle, y + 19, bound, "figures", "middle") + _text(middle, y + 34, words, f"small {colour}", "middle")
-    return f"<g><title>{escape(cell.line)}</title>{box}{text}</g>"
+    return f"<g><title>{html(cell.line)}</title>{box}{text}</g>"
 
 
 def svg(sensitivity: Sensitivity) -> str:
     """The grid as an SVG element for the page."""
     elements, width, height = grid(sensitivity)
-    label = escape(f"{sensitivity.title}, {where(sensitivity.condition)}: {sensitivity.count}", {'"': "&quot;"})
+    label = html(f"{sensitivity.title}, {where(sensitivity.condition)}: {sensitivity.count}")
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg class="forest grid-of-readings" {size} role="img" aria-label="{label}">{elements}</svg>'
 
@@ -185,10 +185,10 @@ def svg_file(sensitivities: Sequence[Sensitivity]) -> str:
         y, widest = y + height + 10, max(widest, width)
     size = f'viewBox="0 0 {widest} {y}" width="{widest}" height="{y}"'
     back = '<rect class="paper" width="100%" height="100%"/>'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="forest" {size}><style>{escape(STYLE)}</style>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="forest" {size}><style>{STYLE}</style>'
     return f"{head}{back}{''.join(parts)}</svg>\n"
 
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "") -> str:
     attributes = (f' class="{kind}"' if kind else "") + (f' text-anchor="{anchor}"' if anchor else "")
-    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}>{html(text)}</text>'

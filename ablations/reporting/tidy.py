@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-
 from ablations.metrics.base import NOT_AVAILABLE
 from ablations.reporting.assembly import Report
 from ablations.reporting.columns import Column
@@ -96,12 +92,3 @@ def cell_lines(report: Report) -> Lines:
             digests = (cell.data_digest, cell.weights_digest, cell.code_revision)
             lines.append((f"{cell.arm}/seed-{cell.seed}", "finished", section.section.slug, cell.profile, *digests, note))
     return lines + [(item.name, item.status, None, None, None, None, None, item.reason) for item in report.collection.left_out]
-
-
-def as_csv(columns: Sequence[str], lines: Iterable[tuple]) -> str:
-    """CSV text (RFC 4180 quoting, \\n line ends); None is empty, floats in full precision."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(lines)
-    return buffer.getvalue()

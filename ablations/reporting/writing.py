@@ -8,7 +8,9 @@ from pathlib import Path
 from ablations.reporting import charts, claims_plot, curves_pdf, latex, markdown, page, raw_scores, sensitivity, tidy
 from ablations.reporting.assembly import Report, SectionReport
 from ablations.runtime.errors import UserError
+from ablations.runtime.escaping import csv_text
 from ablations.runtime.files import whole_file, write_atomically
+from ablations.runtime.foreign import is_folder, is_there
 
 MARKDOWN, PAGE, DOCUMENT = "report.md", "report.html", "report.tex"
 
@@ -44,11 +46,11 @@ def write(report: Report, to: Path) -> Written:
     Files that an earlier report left there under other names are not touched. Raises UserError where `to` is a file, and
     RunFolderError where nothing can be written.
     """
-    if to.exists() and not to.is_dir():
+    if is_there(to) and not is_folder(to):
         raise UserError(f"--to {str(to)!r} is a file: give a folder")
     files: dict[str, str] = {
-        "verdicts.csv": tidy.as_csv(tidy.VERDICT_COLUMNS, tidy.verdict_lines(report)),
-        "cells.csv": tidy.as_csv(tidy.CELL_COLUMNS, tidy.cell_lines(report)),
+        "verdicts.csv": csv_text(tidy.VERDICT_COLUMNS, tidy.verdict_lines(report)),
+        "cells.csv": csv_text(tidy.CELL_COLUMNS, tidy.cell_lines(report)),
     }
     plots: dict[str, str] = {}
     table_files: dict[str, str] = {}
@@ -56,7 +58,7 @@ def write(report: Report, to: Path) -> Written:
     for section in report.sections:
         files |= _pictures(section, plots)
         for table in section.tables:
-            files[f"tables/{table.slug}.csv"] = tidy.as_csv(tidy.TABLE_COLUMNS, tidy.table_lines(table))
+            files[f"tables/{table.slug}.csv"] = csv_text(tidy.TABLE_COLUMNS, tidy.table_lines(table))
             table_files[table.slug] = f"tables/{table.slug}.tex"
             files[table_files[table.slug]] = latex.table_file(table, section.section.is_tiny)
             panels = [panel for _, panel in charts.panels_of(table)]

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.results.conditions import all_conditions
+from ablations.results.looking import picture_within
 from ablations.results.picture_files import PictureFiles
 from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.files import whole_file, write_atomically
+from ablations.runtime.foreign import Unreadable, is_file, parse_json, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,8 @@ PROMPT_FIELDS: dict[str, type] = {
     **{"prompt_id": int, "condition": str, "candidate": int, "coarse": str, "refined": str, "prompt_seed": int, "image_seed": int},
     **{"num_new_tokens": int, "truncated": bool, "image": str},
 }
+# Numbers of prompts and candidates are from here on, and below.
+_LEAST, _MOST = {"prompt_id": -1, "candidate": -1}, 2**31
 # What a row of scores is of, and what it is.
 SCORE_COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value")
 
@@ -89,9 +93,9 @@ def read_prompts(path: Path, fields: Iterable[str] = PROMPT_FIELDS) -> list[dict
 def _line(path: Path, number: int, text: str, fields: Sequence[str]) -> dict[str, Any]:
     where = f"{path}, line {number}"
     try:
-        line = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is torn or no JSON ({one_line(error)})") from error
+        line = parse_json(text)
+    except Unreadable as error:
+        raise UserError(f"{where} is torn or damaged: {error}") from error
     if not isinstance(line, dict):
         raise UserError(f"{where} is no JSON object")
     for name in fields:
@@ -99,6 +103,9 @@ def _line(path: Path, number: int, text: str, fields: Sequence[str]) -> dict[str
             raise UserError(f"{where} has no {name!r}")
         if type(line[name]) is not PROMPT_FIELDS[name]:
             raise UserError(f"{where}: {name!r} is no {PROMPT_FIELDS[name].__name__}: {line[name]!r:.60}")
+    for name, least in _LEAST.items():
+        if name in fields and not least <= line[name] < _MOST:
+            raise UserError(f"{where}: {name!r} is {line[name]}, which no run writes")
     return line
 
 
@@ -113,7 +120,7 @@ def read_drawings(prompts_jsonl: Path) -> tuple[list[Drawing], PictureFiles]:
         name = line.pop("image")
         line["drawn"] = bool(name)
         if name:
-            pictures.append(prompts_jsonl.parent / name)
+            pictures.append(picture_within(prompts_jsonl.parent, name))
     trained = {name for name, condition in all_conditions().items() if condition.by_trained_encoder}
     drawings = [Drawing(text=line.pop("refined"), by_trained_encoder=line["condition"] in trained, **line) for line in lines]
     return drawings, PictureFiles(pictures)
@@ -164,16 +171,33 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
     """
     import pandas as pd
 
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path} is missing")
     try:
         scores = pd.read_parquet(path, columns=list(columns))
     except Exception as error:  # pyarrow fails to read a torn file in many ways
-        raise UserError(f"{path} cannot be read ({one_line(error)[:160]})") from error
+        raise UserError(f"{path} cannot be read ({one_line(error).replace(str(path), 'it')[:160]})") from error
     if scores.empty:
         raise UserError(f"{path} is empty")
+    _require_types(path, scores)
     _require_finite(path, scores)
     return scores
+
+
+def _require_types(path: Path, scores: pd.DataFrame) -> None:
+    """Raises UserError for a column that is of another type than a run writes, or has gaps."""
+    from pandas.api import types
+
+    for name in scores.columns:
+        column = scores[name]
+        if name in ("prompt_id", "candidate", "seed", "image_seed"):
+            is_well = types.is_integer_dtype(column) and (name != "candidate" or column.between(-1, _MOST).all())
+        elif name == "value":
+            is_well = types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
+        else:
+            is_well = all(isinstance(text, str) and readable(text) == text for text in column.unique())
+        if not is_well:
+            raise UserError(f"{path} cannot be read: its column {name!r} holds what no run writes")
 
 
 def _require_finite(path: Path, table: pd.DataFrame) -> None:

@@ -20,6 +20,7 @@ import yaml
 from ablations.results.run_folder import read_run
 from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.files import write_json
+from ablations.runtime.foreign import is_there
 
 REGISTRATION = "registration.json"
 CLAIMS_FILE = Path(__file__).parents[1] / "reporting" / "claims.yaml"
@@ -139,7 +140,7 @@ def _content(registration: Registration) -> dict[str, Any]:
 
 def write_registration(path: Path, registration: Registration) -> None:
     """Write it whole or not at all, with its digest. Raises UserError where the file exists already, RunFolderError where it cannot be."""
-    if path.exists():
+    if is_there(path):
         raise UserError(f"{path} exists already: a registration is made once; choose another name, or delete it if no cell was run by it")
     write_json(path, {**_content(registration), "digest": registration.digest})
 
@@ -183,7 +184,7 @@ def _built(content: Mapping[str, Any]) -> Registration:
 def registration_of(output_dir: Path) -> Registration | None:
     """The registration of an output folder, or None. Raises UserError for one that is damaged."""
     path = output_dir / REGISTRATION
-    return read_registration(path) if path.exists() else None
+    return read_registration(path) if is_there(path) else None
 
 
 def register_folder(output_dir: Path, registration: Registration, cells: Iterable[str]) -> None:

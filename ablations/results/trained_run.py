@@ -16,6 +16,7 @@ from ablations.results.checkpoints import asked_for
 from ablations.results.run_folder import RunFolder, read_run
 from ablations.results.seen_words import SeenWords, read
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_file
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def find_trained_run(folder: str | os.PathLike[str]) -> TrainedRun:
     output_dir = folder.resolve().parent.parent
     checkpoints = RunFolder(dataclasses.replace(config, output_dir=str(output_dir))).checkpoints
     checkpoint = asked_for(checkpoints, config.eval.checkpoint)
-    if not checkpoint.is_file():
+    if not is_file(checkpoint):
         raise UserError(
             f"the trained weights of {folder} are not in {checkpoint} (the run is {run['status']}): finish its training, "
             "or copy OUTPUT_DIR/trainings along with the run"

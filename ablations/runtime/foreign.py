@@ -42,6 +42,12 @@ def readable(text: object) -> str:
     return str(text).encode("utf-8", "replace").decode("utf-8")
 
 
+def shown(text: object, most: int = 120) -> str:
+    """A text as a message has it: on one line, as UTF-8, and cut where it is long."""
+    line = one_line(readable(text))
+    return line if len(line) <= most else f"{line[: most - 20]}...{line[-17:]}"
+
+
 def parse_json(content: bytes | str) -> Any:
     """The content as JSON. Raises Unreadable for what is none, is nested too deeply, or holds numbers or texts that nothing can hold."""
     try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.runtime.foreign import is_there
 from ablations.sweeping.costs import UNDISTURBED
 from ablations.sweeping.dispatcher import is_trained
 from datamodules.progress import duration
@@ -100,4 +101,4 @@ def _show_totals(cells: Grid | Search, totals: Mapping[str, Any], console: Conso
 
 
 def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.absolute().parent)
+    return folder if is_there(folder) else _existing(folder.absolute().parent)

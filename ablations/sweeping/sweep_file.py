@@ -20,7 +20,9 @@ import yaml
 from ablations.config import KEYS
 from ablations.config.parsing import Key, Scalar, convert, read_command_line, require_known, show
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_file, is_folder, shown
 from ablations.runtime.plugins import load_plugins
+from ablations.runtime.yaml_files import readable_yaml
 
 METHODS = ("grid", "random", "bayes")
 RANGES = ("int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values", "q_log_uniform_values")
@@ -153,38 +155,31 @@ class _Loader(yaml.SafeLoader):
 def shipped_sweeps() -> list[Path]:
     """The sweep files that come with the suite: within this package in a wheel, beside the packages in a checkout."""
     installed, checkout = Path(__file__).parent / "files", Path(__file__).parents[2]
-    if (checkout / "pyproject.toml").is_file():
+    if is_file(checkout / "pyproject.toml"):
         installed = checkout / "sweeps"
     return sorted(installed.glob("*.yaml"))
 
 
 def _found(path: Path) -> Path:
     """The file itself or, where there is none, the one of ours that is called so, alone or as sweeps/NAME."""
-    if path.is_file() or path.parent not in (Path(), Path("sweeps")):
+    if is_file(path) or path.parent not in (Path(), Path("sweeps")):
         return path
     return next((ours for ours in shipped_sweeps() if ours.name == path.name), path)
 
 
 def _load(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
+    if not is_file(path):
         listed = _listing(path) or ", ".join(ours.name for ours in shipped_sweeps())
-        raise UserError(f"there is no sweep file {str(path)!r}" + (f"; there are {listed}" if listed else ""))
-    try:
+        raise UserError(f"there is no sweep file {shown(path)!r}" + (f"; there are {listed}" if listed else ""))
+    with readable_yaml(path):
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable YAML file: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a W&B sweep file with method and parameters")
     return content
 
 
 def _listing(path: Path) -> str:
-    return ", ".join(str(other) for other in sorted(path.parent.glob("*.yaml"))) if path.parent.is_dir() else ""
+    return ", ".join(str(other) for other in sorted(path.parent.glob("*.yaml"))) if is_folder(path.parent) else ""
 
 
 def _parameter(name: str, block: object, method: str, path: Path) -> Parameter:

@@ -10,6 +10,7 @@ from ablations.refiner import exported_refiner
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.command_line import hint
 from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_folder
 
 HOST = "127.0.0.1"
 DEFAULT_RUNS = Path("outputs")
@@ -52,8 +53,8 @@ def parse_arguments(argv: list[str]) -> PageArguments:
         find_trained_run(run)
     if exported is not None:
         exported_refiner.read(exported)
-    if runs is not None and not runs.is_dir():
+    if runs is not None and not is_folder(runs):
         raise UserError(f"runs: there is no folder {str(runs)!r}: give the output_dir of your runs")
     if runs is None:
-        runs = run.resolve().parent.parent if run is not None else DEFAULT_RUNS if DEFAULT_RUNS.is_dir() else None
+        runs = run.resolve().parent.parent if run is not None else DEFAULT_RUNS if is_folder(DEFAULT_RUNS) else None
     return PageArguments(run, exported, runs, values.get("port", _KEYS["port"].default))

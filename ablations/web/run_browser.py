@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ablations.figures.new_words import split_new_words
+from ablations.results.looking import RUN, MissingPicture, picture_within
 from ablations.results.prompts_and_scores import PROMPTS, SCORES, read_prompts
-from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,8 +120,11 @@ class RunBrowser:
     def picture(self, arm: str, seed: str, name: str) -> Path:
         """The file of a run's picture. Raises NoSuchPicture for anything but a PNG in the folder of a run that can be shown."""
         for folder in (run.cell.folder for run in self._runs()[0] if run.name == f"{arm}/{seed}"):
-            path = (folder / name).resolve()
-            if path.suffix == ".png" and path.is_relative_to(folder.resolve()) and path.is_file():
+            try:
+                path = picture_within(folder, name)
+            except MissingPicture:
+                break
+            if path.suffix == ".png":
                 return path
         raise NoSuchPicture("there is no such picture")
 
@@ -142,11 +147,13 @@ class RunBrowser:
         """The runs with a grid, and what was left out."""
         if self.output_dir is None:
             return [], []
-        folders = sorted(path for path in self.output_dir.glob("*/seed-*") if path.is_dir() and path.parent.name != "trainings")
+        from ablations.reporting.collect import cell_folders
+
+        folders = cell_folders(self.output_dir)
         shown, left_out = [], []
         with self._lock:
             for folder in folders:
-                stamp = tuple(_stamp(folder / name) for name in ("run.json", SCORES, PROMPTS))
+                stamp = tuple(_stamp(folder / name) for name in (RUN, SCORES, PROMPTS))
                 if self._kept.get(folder, (None,))[0] != stamp:
                     read = _read_run(folder, self.output_dir)
                     if not isinstance(read, _Shown):
@@ -179,7 +186,9 @@ class _Shown:
 
     def url(self, name: str) -> str | None:
         """The address of one of the run's pictures on the page's own server; None where its file is missing."""
-        if not (self.cell.folder / name).is_file():
+        try:
+            picture_within(self.cell.folder, name)
+        except MissingPicture:
             return None
         return "/pictures/" + "/".join(quote(part) for part in (self.cell.arm, self.cell.folder.name, *Path(name).parts))
 
@@ -187,12 +196,11 @@ class _Shown:
 def _read_run(folder: Path, output_dir: Path) -> _Shown | LeftOut:
     from ablations.reporting.collect import LeftOut, read_cell
 
+    read = read_cell(folder, output_dir)
     try:
-        read = read_cell(folder, output_dir)
         return read if isinstance(read, LeftOut) else _Shown(read, _read_lines(folder))
-    except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:  # files that are not what a run writes
-        name = str(folder.relative_to(output_dir))
-        return LeftOut(name, "unreadable", f"{type(error).__name__}: {one_line(error)}: run the cell again with force=true")
+    except UserError as error:  # it was exchanged meanwhile
+        return LeftOut(readable(folder.relative_to(output_dir)), "unreadable", f"{error}: run the cell again with force=true")
 
 
 def _read_lines(folder: Path) -> dict[tuple[int, str], dict[str, list[dict]]]:
@@ -257,6 +265,6 @@ def _value(series: pd.Series | None, prompt: tuple[int, str]) -> float | None:
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_mtime_ns, found.st_size

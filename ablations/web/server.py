@@ -10,6 +10,7 @@ import json
 import socket
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ablations.refiner.session import RefiningSettings
 from ablations.runtime.errors import RunFolderError, UserError, one_line
+from ablations.runtime.escaping import escaping_environment
+from ablations.runtime.foreign import Unreadable, parse_json, readable
 from ablations.web.run_browser import NoSuchPicture, RunBrowser
 from ablations.web.sessions import OutdatedTab, RefiningSessions, UnknownTab
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 MAX_BODY_BYTES = 256 * 1024
 _TAB_HEADER = "x-tab"
+# Bytes that the name of a file may have at most, on every file system in use.
+_LONGEST_NAME = 255
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -60,6 +65,52 @@ class _Headers:
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
+class _SameOrigin:
+    """Refuses what another page asks for: its browser says so, by `Sec-Fetch-Site` or by an `Origin` that is not this server's.
+
+    A link or a bookmark may open the page itself, and programs that are no browsers send neither.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]]):
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] == "http" and _is_foreign(Request(scope)):
+            answer = JSONResponse({"error": "the page answers itself alone, not other pages"}, status_code=403)
+            await answer(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _is_foreign(request: Request) -> bool:
+    headers = request.headers
+    site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
+    if request.url.path == "/" and request.method in ("GET", "HEAD") and headers.get("sec-fetch-mode", "navigate") == "navigate":
+        return False
+    if site not in ("same-origin", "none"):
+        return True
+    return origin is not None and origin != f"{request.url.scheme}://{headers.get('host', '')}"
+
+
+class _Answered:
+    """Paths that no file can have are answered as those that are not there, and a client that breaks off is nobody's fault."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]):
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] == "http" and _is_no_path(scope["path"]):
+            await JSONResponse({"error": "there is no such page"}, status_code=404)(scope, receive, send)
+            return
+        with suppress(ClientDisconnect):
+            await self.app(scope, receive, send)
+
+
+def _is_no_path(path: str) -> bool:
+    parts = path.split("/")
+    return not path.isprintable() or readable(path) != path or any(len(part.encode()) > _LONGEST_NAME for part in parts)
+
+
 def make_app(refiner: PromptRefiner, source: str, runs: Path | None) -> Starlette:
     """The page for a refiner, whose origin is `source` in words, and for the runs in an output folder."""
     sessions, browser = RefiningSessions(refiner, source), RunBrowser(runs)
@@ -80,6 +131,8 @@ def make_app(refiner: PromptRefiner, source: str, runs: Path | None) -> Starlett
                 body = await _read_json(request)
             except UserError as error:
                 return JSONResponse({"error": str(error)}, status_code=400)
+            except ClientDisconnect:  # nobody hears the answer
+                return Response(status_code=400)
             return await _answer(lambda: handle(_tab(request), body))
 
         return endpoint
@@ -109,7 +162,12 @@ def make_app(refiner: PromptRefiner, source: str, runs: Path | None) -> Starlett
         Route("/pictures/{arm}/{seed}/{name:path}", run_picture),
         Mount("/static", StaticFiles(directory=_FOLDER / "static")),
     ]
-    middleware = [Middleware(_Headers), Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])]
+    middleware = [
+        Middleware(_Headers),
+        Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
+        Middleware(_SameOrigin),
+        Middleware(_Answered),
+    ]
     return Starlette(routes=routes, middleware=middleware)
 
 
@@ -120,25 +178,22 @@ def serve(app: Starlette, listening: socket.socket) -> None:
 
 def make_server(app: Starlette) -> uvicorn.Server:
     """The server, for `run(sockets=[...])`; setting its `should_exit` ends that."""
-    return uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=3)
-    )
+    return uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=3))
 
 
 def _render(refiner: PromptRefiner, source: str, browser: RunBrowser) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from datamodules.tiny_world.grammar import SUBJECTS
 
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.j2").render(
-        source=source,
-        is_tiny=refiner.config.profile == "tiny",
-        tiny_subjects=SUBJECTS,
-        default_length=RefiningSettings.prompt_len,
-        runs="" if browser.output_dir is None else str(browser.output_dir),
+    return (
+        escaping_environment(_FOLDER)
+        .get_template("page.html.j2")
+        .render(
+            source=source,
+            is_tiny=refiner.config.profile == "tiny",
+            tiny_subjects=SUBJECTS,
+            default_length=RefiningSettings.prompt_len,
+            runs="" if browser.output_dir is None else str(browser.output_dir),
+        )
     )
 
 
@@ -156,9 +211,9 @@ async def _read_json(request: Request) -> dict[str, Any]:
         if len(body) > MAX_BODY_BYTES:
             raise UserError(f"that is too much text: a request may have {MAX_BODY_BYTES // 1024} KB")
     try:
-        content = json.loads(body)
-    except ValueError:  # UnicodeDecodeError is one, too
-        raise UserError("a request must be JSON") from None
+        content = parse_json(body)
+    except Unreadable as error:
+        raise UserError(f"a request must be JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError("a request must be a JSON object")
     return content

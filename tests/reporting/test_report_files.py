@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from ablations import report as command
-from ablations.reporting import latex, markdown, tidy, verdicts
+from ablations.reporting import tidy, verdicts
 from ablations.reporting.assembly import Report, assemble
 from ablations.reporting.writing import Written, write
+from ablations.runtime import escaping
 from ablations.runtime.errors import UserError
 from helpers.synthetic_runs import FAILURE, every_arm, write_arms
 
@@ -105,14 +106,14 @@ def test_markdown_tables_have_as_many_cells_in_every_row_as_in_the_head(written)
     for block in blocks:
         counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(counts) == 1
-    assert markdown.escape("a|b *c* <d> L_mse _x_\n`") == r"a\|b \*c\* &lt;d&gt; L_mse \_x\_ \`"
+    assert escaping.markdown("a|b *c* <d> L_mse _x_\n`") == r"a\|b \*c\* &lt;d&gt; L_mse \_x\_ \`"
 
 
 def test_latex_escapes_every_special_character_and_rows_fit_the_columns(report, written):
     special = r"50% & a_b #1 $x {y} ~ ^ \z <q> |"
     escaped = r"50\% \& a\_b \#1 \$x \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z \textless{}q\textgreater{} \textbar{}"
-    assert latex.escape(special) == escaped
-    assert latex.escape("naïve 漢 −1") == "naïve ? $-$1"  # noqa: RUF001
+    assert escaping.latex(special) == escaped
+    assert escaping.latex("naïve 漢 −1") == "naïve ? $-$1"  # noqa: RUF001
     for path in (written.folder / "tables").glob("*.tex"):
         text = path.read_text()
         for tabular in re.findall(r"\\begin\{tabular\}\{@\{\}(\w+)@\{\}\}\n\\toprule\n(.*?)\\bottomrule", text, flags=re.DOTALL):

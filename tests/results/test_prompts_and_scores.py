@@ -51,7 +51,7 @@ def test_drawings_are_read_as_they_were_written_pictures_too(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda text: text[:-20], r"prompts\.jsonl, line 3 is torn or no JSON \(Unterminated string"),
+        (lambda text: text[:-20], r"prompts\.jsonl, line 3 is torn or damaged: it is no JSON \(Unterminated string"),
         (lambda text: text.replace('"candidate": 1', '"candidate": "1"'), r"prompts\.jsonl, line 3: 'candidate' is no int: '1'"),
         (lambda text: text.replace('"truncated": true', '"truncated": 1'), r"line 3: 'truncated' is no bool: 1"),
         (lambda text: text.replace('"coarse": "a cat"', '"rough": "a cat"'), r"line 2 has no 'coarse'"),

@@ -19,7 +19,7 @@ def outputs(tmp_path_factory) -> Path:
     for settings in ({}, {"use_afe": False}):
         for seed in (0, 1):
             synthetic_runs.write_cell(made, settings, seed, synthetic_runs.known_effect, num_prompts=6)
-    synthetic_runs.write_cell(made, {"prompt_len": 2}, 0, num_prompts=6, digests={"weights": "other"})
+    synthetic_runs.write_cell(made, {"prompt_len": 2}, 0, num_prompts=6, digests={"weights": "f" * 16})
     synthetic_runs.write_cell(made, {"prompt_len": 10}, 0, num_prompts=2, finish=False, pictures=False).fail(synthetic_runs.FAILURE)
     synthetic_runs.write_cell(made, {"prompt_len": 12}, 0, num_prompts=2, finish=False, pictures=False)
     torn = synthetic_runs.write_cell(made, {"prompt_len": 14}, 0, num_prompts=2, pictures=False)
@@ -44,7 +44,7 @@ def test_runs_come_most_diverse_first_and_those_that_cannot_be_shown_with_the_re
     reasons = {item["status"]: item["reason"] for item in listing["left_out"]}
     assert len(listing["left_out"]) == 4
     assert reasons["failed"] == synthetic_runs.FAILURE
-    assert "no readable run.json" in reasons["absent"]
+    assert "no run.json" in reasons["absent"]
     assert "its process is gone" in reasons["interrupted"]
     assert "run the cell again with force=true" in reasons["unreadable"]
     assert {"st_lpips", "st_lpips@refined_shared_noise", "vendi"} <= {measure["key"] for measure in listing["measures"]}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import re
+import socket
+from contextlib import closing
 
 import pytest
 from PIL import Image
@@ -58,6 +61,61 @@ def test_the_page_explains_itself_and_asks_for_nothing_from_elsewhere(port):
 def test_what_no_page_of_ours_would_send_is_refused(port, arguments, status, said):
     answered, content, _ = ask(port, arguments.pop("path", "/api/start"), **arguments)
     assert (answered, said in content.decode()) == (status, True), content
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        ({"Origin": "https://evil.example"}, "/api/runs", 403),
+        ({"Origin": "null"}, "/api/start", 403),
+        ({"Origin": "https://127.0.0.1:PORT"}, "/api/runs", 403),
+        ({"Origin": "http://127.0.0.1:1"}, "/api/runs", 403),
+        ({"Sec-Fetch-Site": "cross-site"}, "/api/runs", 403),
+        ({"Sec-Fetch-Site": "same-site"}, "/static/page.css", 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, "/", 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, "/", 200),  # a link from elsewhere may open the page
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://127.0.0.1:PORT"}, "/api/runs", 200),
+        ({"Sec-Fetch-Site": "none"}, "/static/page.css", 200),
+        ({}, "/api/runs", 200),
+    ],
+)
+def test_other_pages_are_not_answered(port, headers, path, status):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path, headers={name: value.replace("PORT", str(port)) for name, value in headers.items()})
+    with closing(connection):
+        assert connection.getresponse().status == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/pictures/a/seed-0/%00.png",
+        f"/pictures/a/seed-0/{'x' * 300}.png",
+        f"/static/{'x' * 3000}",
+        "/static/%00",
+        "/%ff%0a",
+        "/pictures/%0a/b/c",
+    ],
+)
+def test_a_name_that_no_file_has_is_404_and_says_nothing_in_the_terminal(port, path, capfd):
+    assert ask(port, path)[0] == 404
+    assert capfd.readouterr() == ("", "")
+
+
+def test_json_that_is_too_deep_or_no_number_is_400(port, capfd):
+    for body in (b'{"a":' * 20_000, b'{"prompt": NaN}', b'{"prompt": ' + b"9" * 6000 + b"}", b'{"prompt": "\\ud800"}'):
+        status, content, _ = ask(port, "/api/start", body)
+        assert status == 400 and b"a request must be JSON: " in content and len(content) < 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_client_that_breaks_off_leaves_no_word_in_the_terminal(port, capfd):
+    head = f"POST /api/start HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(head.encode() + b'{"prompt": "a')
+    assert ask(port, "/api/runs")[0] == 200
+    assert capfd.readouterr() == ("", "")
 
 
 def test_over_http_as_in_python(port, refiner):
