@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ from datamodules.manifest import Manifest
 from datamodules.phrases import count_phrases
 from datamodules.progress import track
 from datamodules.readers.captions import clean_caption
-from datamodules.readers.evaluation_prompts import is_list_of_prompts, read_evaluation_prompts
+from datamodules.readers.evaluation_prompts import listed_prompts
 from datamodules.readers.record_parser import ReadTable
 from datamodules.readers.source import is_read_by_a_plug_in, read_source
 from datamodules.readers.tiny_world import TINY_WORLD_LIMITS, read_tiny_world
@@ -55,7 +56,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A source as read and checked; positions are int64 indexes into `records`. `listed` are evaluation prompts of a list of their own."""
+    """A source as read and checked; positions are int64 indexes into `records`."""
 
     records: list[CFPRecord]
     train: np.ndarray
@@ -63,7 +64,6 @@ class _Loaded:
     distinct: dict[str, np.ndarray]
     content_digests: list[str]
     manifest: Manifest
-    listed: Sequence[CFPRecord] | None = None
 
 
 class CFPDataModule(LightningDataModule):
@@ -150,7 +150,7 @@ class CFPDataModule(LightningDataModule):
 
     @property
     def digest(self) -> str:
-        """Digest of what is trained and validated on, and of a list of evaluation prompts: ids, prompts, pictures, split; 64 hex digits."""
+        """Digest of what is trained and validated on, and a test source of prompts alone: ids, prompts, pictures, split; 64 hex digits."""
         loaded = self._load()
         digest = hashlib.sha256()
         for name, positions in (("train", loaded.train), ("validation", loaded.validation)):
@@ -158,7 +158,7 @@ class CFPDataModule(LightningDataModule):
                 record = loaded.records[position]
                 entry = [name, record.id, record.fine_prompt, record.coarse_prompts, loaded.content_digests[position]]
                 digest.update(json.dumps(entry).encode())
-        for record in loaded.listed or ():
+        for record in self._listed.records if self._listed and self.settings.eval_prompts is None else ():
             digest.update(json.dumps(["test", record.id, record.coarse_prompts]).encode())
         return digest.hexdigest()
 
@@ -182,10 +182,11 @@ class CFPDataModule(LightningDataModule):
 
     def num_eval_prompts(self, split: str) -> int:
         """How many evaluation prompts a split has at most."""
+        if split == "test" and self._listed:
+            return len(self._listed.records)
         if self.is_tiny_world:
             return TINY_WORLD_LIMITS[split]
-        loaded = self._load()
-        return len(loaded.listed if split == "test" and loaded.listed else loaded.distinct["train" if split == "train" else "validation"])
+        return len(self._load().distinct["train" if split == "train" else "validation"])
 
     def known_phrases(self) -> dict[str, int]:
         """What stands between commas in the training prompts, with the number of prompts that have it, most frequent first."""
@@ -194,28 +195,29 @@ class CFPDataModule(LightningDataModule):
     def eval_prompts(self, split: str, count: int, coarse_length: str | int = "middle") -> list[EvalPrompt]:
         """The first `count` evaluation prompts of a split: distinct fine prompts, the same for every seed.
 
-        The tiny world draws them from its own split. A table has one held-out set, which "validation" and "test" both name, unless the
-        test source is a list of prompts: these are the "test", and their fine prompt is "".
+        The tiny world draws them from its own split. A table has one held-out set, which "validation" and "test" both name, unless there
+        is a list of prompts to evaluate with: these are the "test", and their fine prompt is "".
         """
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; it may be {', '.join(SPLITS)}")
         length = coarse_length_index(coarse_length)
-        if self.is_tiny_world:
+        is_listed, there = split == "test" and self._listed is not None, self.num_eval_prompts(split)
+        if count > there and (is_listed or not self.is_tiny_world):
+            where, kind = (self.settings.eval_prompts or self.test_source, "") if is_listed else (self.source, "fine ")
+            remedy = "" if is_listed else "raise data.num_validation or "
+            raise ValueError(
+                f"{count} evaluation prompts asked for, {where} has {there} distinct {kind}prompts in {split!r}: "
+                f"{remedy}lower the number of prompts"
+            )
+        if is_listed and self._listed:
+            records = self._listed.records[:count]
+        elif self.is_tiny_world:
             records = read_tiny_world(split, count, world(self.settings.world), self._tokenizers.count_tokens, self._clean)
-            ids: Iterable[int] = range(count)
         else:
-            loaded, there = self._load(), self.num_eval_prompts(split)
-            is_listed = split == "test" and loaded.listed is not None
-            if count > there:
-                where, kind = (self.test_source, "") if is_listed else (self.source, "fine ")
-                remedy = "" if is_listed else "raise data.num_validation or "
-                raise ValueError(
-                    f"{count} evaluation prompts asked for, {where} has {there} distinct {kind}prompts in {split!r}: "
-                    f"{remedy}lower the number of prompts"
-                )
+            loaded = self._load()
             chosen = loaded.distinct["train" if split == "train" else "validation"][:count]
-            records = list(loaded.listed[:count]) if is_listed and loaded.listed else [loaded.records[position] for position in chosen]
-            ids = [record.id for record in records]
+            records = [loaded.records[position] for position in chosen]
+        ids: Iterable[int] = range(count) if self.is_tiny_world and not is_listed else [record.id for record in records]
         return [EvalPrompt(i, r.coarse_prompt(length), r.fine_prompt, r.scene) for i, r in zip(ids, records, strict=True)]
 
     def _load(self) -> _Loaded:
@@ -237,7 +239,7 @@ class CFPDataModule(LightningDataModule):
         return _Loaded(records, train, validation, {}, [content_digest(record, {}) for record in records], manifest)
 
     def _load_table(self) -> _Loaded:
-        table, listed = self._read(self.source), self._listed()
+        table, listed = self._read(self.source), None if self.settings.eval_prompts else self._listed
         if self.test_source is not None and listed is None:
             table = table.with_test(self._read(self.test_source), self.test_source)
         if self.encoders and table.records and not table.any_image:
@@ -254,17 +256,14 @@ class CFPDataModule(LightningDataModule):
         if split.remark:
             self._say(f"data: {split.remark}")
         contents = [content_digest(record, digests) for record in records]
-        return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest, listed and listed.records)
+        return _Loaded(records, split.train, split.validation, split.distinct, contents, manifest)
 
+    @cached_property
     def _listed(self) -> ReadTable | None:
-        """The prompts of a test source that is a list of prompts alone: nothing is held out for it, as there is nothing to train on."""
-        if self.test_source is None or is_read_by_a_plug_in(self.test_source) or not is_list_of_prompts(self.test_source):
-            return None
-        listed = read_evaluation_prompts(self.test_source, self._clean)
-        if not listed.records:
-            raise ValueError(f"data.test_source={self.test_source} has no prompt")
-        self._say(f"data: {len(listed.records)} distinct evaluation prompts of {self.test_source.name}, without fine prompts or pictures")
-        return listed
+        """A list of prompts to evaluate with: nothing is held out for it, as there is nothing to train on."""
+        other = self.test_source if self.test_source is not None and not is_read_by_a_plug_in(self.test_source) else None
+        path = self.settings.eval_prompts
+        return listed_prompts(Path(path) if path is not None else None, other, self._clean, self._say)
 
     def _read(self, source: Path) -> ReadTable:
         table = read_source(source, self.images, self._tokenizers.count_tokens, self._clean)

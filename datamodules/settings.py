@@ -38,7 +38,8 @@ class DataSettings:
 
     `source` is "tiny" (the tiny world) or a path: of a CSV table (layouts: `datamodules.readers`), a parquet file or a folder
     (`datamodules.readers.folders`); `images` is the folder that image paths are relative to. `test_source` is another such source, all of
-    which is held out; with `own_split` a column `split` says which rows are. `num_train` None takes every training record of a table; the
+    which is held out; with `own_split` a column `split` says which rows are. `eval_prompts` is a list of prompts to evaluate with, in place
+    of those that are held out. `num_train` None takes every training record of a table; the
     tiny world needs a number. `world` says which tiny world, and `caption_dropout` in how large a share of its training
     texts the style word is left out, which the picture keeps; tables have neither. `image_size` is in pixels per side. `max_bad_fraction`
     of the records may be bad, which the manifest (written to `manifest_path`, if there is one) lists. `batch_size` counts records over
@@ -56,6 +57,7 @@ class DataSettings:
     images: str | Path | None = None
     test_source: str | Path | None = None
     own_split: bool = True
+    eval_prompts: str | Path | None = None
     num_train: int | None = None
     random_flip: bool = True
     clean_captions: bool = True

@@ -200,7 +200,8 @@ def _check_combinations(config: Config) -> None:
     elif config.loss.hard_negatives:
         raise UserError("loss.hard_negatives=true needs subject labels, which a table has not: leave it false")
     # Of a test source's own prompts the data module knows how many there are.
-    if config.data.source != "tiny" and config.data.test_source is None and config.eval.num_prompts > config.data.num_validation:
+    has_own_test = config.data.test_source is not None or config.eval.prompts is not None
+    if config.data.source != "tiny" and not has_own_test and config.eval.num_prompts > config.data.num_validation:
         raise UserError(
             f"eval.num_prompts={config.eval.num_prompts} needs as many held-out records, and data.num_validation is "
             f"{config.data.num_validation}: raise it, or lower eval.num_prompts"
@@ -221,6 +222,8 @@ def _check_paths(config: Config) -> None:
         raise UserError(f"data.source: there is no file {config.data.source!r}; give tiny, a CSV or parquet file, or a folder")
     if config.data.test_source is not None and not os.path.exists(config.data.test_source):
         raise UserError(f"data.test_source: there is no file {config.data.test_source!r}; give a CSV or parquet file, or a folder")
+    if config.eval.prompts is not None and not os.path.isfile(config.eval.prompts):
+        raise UserError(f"eval.prompts: there is no file {config.eval.prompts!r}; give a list of prompts, such as PartiPrompts.tsv")
     for name, folder in (("data.images", config.data.images), ("backbones.dir", config.backbones.dir)):
         if folder is not None and not os.path.isdir(folder):
             raise UserError(f"{name}: there is no folder {folder!r}")

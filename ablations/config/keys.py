@@ -126,8 +126,8 @@ class DataConfig:
     test_source: str | None = option(
         None,
         "train",
-        "another such source, all of it held out (as the authors' test table) and none of it trained on, or a list of prompts to evaluate "
-        "with (PartiPrompts, DrawBench, GenEval 2); null = none",
+        "another such source, all of it held out (as the authors' test table) and none of it trained on; or a list of prompts, as "
+        "eval.prompts; null = none",
         path=True,
         as_before=None,
     )
@@ -226,6 +226,13 @@ class EvalConfig:
     """Refining, drawing and scoring the evaluation prompts"""
 
     num_prompts: int = option(10, "eval", "evaluation prompts; 0 = train only", paper=100, least=0)
+    prompts: str | None = option(
+        None,
+        "eval",
+        "a list of prompts to evaluate with in place of held-out ones (PartiPrompts, DrawBench, GenEval 2: docs/data.md); null = none",
+        path=True,
+        as_before=None,
+    )
     num_candidates: int = option(3, "eval", "refined prompts per coarse prompt", least=1)
     draw: str = option(
         "read",

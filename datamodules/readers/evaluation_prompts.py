@@ -71,6 +71,28 @@ def read_evaluation_prompts(path: Path, clean: Callable[[str], str] | None = Non
     return ReadTable("evaluation prompts", ordered, bad, total, any_image=False)
 
 
+def listed_prompts(
+    path: Path | None, instead: Path | None, clean: Callable[[str], str] | None, say: Callable[[str], object]
+) -> ReadTable | None:
+    """The list at `path` (eval.prompts) or, without one, at `instead` (data.test_source) where that is a list; None where there is none.
+
+    Raises FileNotFoundError for a file that is not there, ValueError for one that is no list or has no prompt.
+    """
+    chosen = path if path is not None else instead if instead is not None and is_list_of_prompts(instead) else None
+    if chosen is None:
+        return None
+    if not chosen.is_file():
+        raise FileNotFoundError(f"eval.prompts={chosen} is no file; name a list of prompts")
+    if not is_list_of_prompts(chosen):
+        raise ValueError(f"eval.prompts={chosen} is no list of prompts: it has no column prompt, or has fine prompts or pictures")
+    listed = read_evaluation_prompts(chosen, clean)
+    if not listed.records:
+        raise ValueError(f"{chosen} has no prompt")
+    left_out = f"; {len(listed.bad)} rows are left out, the first for {listed.bad[0].detail}" if listed.bad else ""
+    say(f"data: {len(listed.records)} distinct evaluation prompts of {chosen.name}, without fine prompts or pictures{left_out}")
+    return listed
+
+
 def _record(number: int, line: int, cells: Cells | str, clean: Callable[[str], str]) -> CFPRecord | BadRecord:
     """`cells` is what is wrong with the row where it is a text."""
     if isinstance(cells, str):

@@ -72,3 +72,32 @@ def test_more_prompts_than_the_list_has_are_refused_before_training(table, tmp_p
         UserError, match=r"3 evaluation prompts asked for, .*DrawBench.csv has 2 distinct prompts in 'test': lower the number"
     ):
         run_on(tmp_path / "outputs", table, listed)
+
+
+@pytest.mark.parametrize("source", ["own", "tiny"])
+def test_with_eval_prompts_one_training_is_evaluated_on_any_list(source, table, tmp_path):
+    lists = {"PartiPrompts.tsv": LISTED[:4], "DrawBench.csv": LISTED[2:]}
+    more = ["data.num_train=48"] if source == "tiny" else []
+    folders = []
+    for name, prompts in lists.items():
+        (tmp_path / name).write_text("Prompt\n" + "\n".join(prompts) + "\n")
+        settings = {**SMALL, "output_dir": tmp_path / "outputs", "eval.prompts": tmp_path / name}
+        settings["data.source"] = "tiny" if source == "tiny" else table / "pairs.csv"
+        config = parse([*(f"{key}={value}" for key, value in settings.items()), *more])
+        run_cell(config, StopRequest())
+        folders.append(RunFolder(config))
+    first, second = folders
+    assert first.arm != second.arm and first.train_id == second.train_id
+    assert len(list((tmp_path / "outputs" / "trainings").iterdir())) == 1
+    for folder, prompts in zip(folders, lists.values(), strict=True):
+        assert {line["coarse"] for line in read_prompts(folder.prompts)} == set(prompts)
+        metrics = set(read_scores(folder.scores).metric)
+        assert "clip_score" in metrics and not metrics & {"fidelity", "words_drawn", "style_fits", "words_f1"}
+
+
+def test_what_is_no_list_is_refused_by_its_key(table, tmp_path):
+    with pytest.raises(UserError, match=r"eval\.prompts: there is no file .*nowhere\.tsv'; give a list of prompts"):
+        parse([f"eval.prompts={tmp_path / 'nowhere.tsv'}"])
+    settings = {**SMALL, "output_dir": tmp_path / "outputs", "data.num_train": 48, "eval.prompts": table / "pairs.csv"}
+    with pytest.raises(UserError, match=r"eval\.prompts=.*pairs\.csv is no list of prompts: it has no column prompt, or has fine prompts"):
+        run_cell(parse([f"{key}={value}" for key, value in settings.items()]), StopRequest())

@@ -1,4 +1,4 @@
-"""Lists of prompts that others evaluate with: PartiPrompts, DrawBench and GenEval 2 as they are laid out, and what cannot be had of them."""
+"""Lists of prompts that others evaluate with: PartiPrompts, DrawBench and GenEval 2 as they are laid out, and what cannot be had."""
 
 from __future__ import annotations
 

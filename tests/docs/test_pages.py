@@ -148,7 +148,7 @@ def _make_files_of(page: Path) -> None:
         Path(name).write_text(content)
     for argument in (argument for line in command_lines(page) for argument in run_arguments(line)):
         name, _, value = argument.partition("=")
-        if name == "data.source":
+        if name in ("data.source", "eval.prompts"):
             Path(value).touch()
         elif name in ("data.images", "backbones.dir"):
             Path(value).mkdir(exist_ok=True)

@@ -23,6 +23,7 @@ def data_settings(config: Config, folder: RunFolder | None = None) -> DataSettin
         images=d.images,
         test_source=d.test_source,
         own_split=d.own_split,
+        eval_prompts=config.eval.prompts,
         num_train=d.num_train if d.source == "tiny" else None,
         num_validation=d.num_validation,
         image_size=d.image_size,
