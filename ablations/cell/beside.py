@@ -17,7 +17,7 @@ from ablations.cell.processes.crew import LEAVE
 from ablations.cell.processes.group import POLL_SECONDS, check_devices, one_of, threads_of, wait
 from ablations.cell.processes.place import Place
 from ablations.cell.processes.share import Share
-from ablations.cell.refining.refine import Sources, refine_share
+from ablations.cell.refining.refine import Sources, refine_share, seen_by
 from ablations.cell.scoring.score import require_metrics, score_share, scorer_for
 from ablations.cell.shared import Shared
 from ablations.cell.training.fit import train_beside_rank_0
@@ -108,7 +108,7 @@ class _Member:
         self._take_weights(task["checkpoint"])
         stores = self._shared.stores(work.config, loaded.backbones)
         if what == "refining":
-            refine_share(work, Sources.of(work, loaded), share)
+            refine_share(work, Sources(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases, seen_by(work)), share)
         elif what == "drawing":
             draw_share(work, loaded.module, share, stores.pictures)
         else:

@@ -17,7 +17,7 @@ from ablations.cell.lives import crew_of
 from ablations.cell.loading.device import require_device
 from ablations.cell.loading.load import load
 from ablations.cell.processes.group import threads_of
-from ablations.cell.refining.refine import Sources, refine
+from ablations.cell.refining.refine import Sources, refine, seen_by
 from ablations.cell.scoring.grid import grid_rows
 from ablations.cell.scoring.score import require_metrics, require_sentences, score, scorer_for
 from ablations.cell.scoring.scorer import CellScores
@@ -117,7 +117,7 @@ def _run(work: Work, shared: Shared) -> dict:
     if not loaded.prompts:
         return leave_behind(work, trained, None)
     stores = shared.stores(work.config, loaded.backbones)
-    drawings = refine(work, Sources.of(work, loaded))
+    drawings = refine(work, Sources(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases, seen_by(work)))
     pictures = draw(work, loaded.module, drawings, stores.pictures)
     scorer = scorer_for(work, loaded.module, stores.scores, further)
     scores = score(work, scorer, loaded.prompts, drawings, pictures)

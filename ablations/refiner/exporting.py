@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from ablations.config import KEYS, to_flat_dict
 from ablations.refiner import exported_refiner
+from ablations.results import seen_words
 from ablations.results.seen_words import SeenWords
 from ablations.results.trained_run import TrainedRun, find_trained_run
 from ablations.runtime.command_line import announce_libraries
-from ablations.runtime.errors import OneLineError, UserError
+from ablations.runtime.errors import OneLineError, RunFolderError, UserError
 from ablations.runtime.files import cannot_write, whole_folder, write_atomically
 from ablations.runtime.foreign import is_file, is_folder, is_there
 
@@ -107,14 +108,19 @@ def export(run: TrainedRun, directory: Path, with_image_model: bool, say: Callab
 
 
 def _seen(run: TrainedRun, refiner: PromptRefiner, say: Callable[[str], object]) -> SeenWords | None:
-    """What the training read; of a run from before that was written down the data is read again, where it is still the same."""
+    """What the training read; of a run from before that was written down the data is read again, where it is still the same.
+
+    The training's folder gets it then, too: the run and its export refine alike.
+    """
     from ablations.refiner.seen_again import gather_again
 
     if refiner.seen is not None:
         return refiner.seen
     try:
-        return gather_again(run.config, refiner.backbones, (run.run.get("digests") or {}).get("data"), say)
-    except UserError as error:
+        seen = gather_again(run.config, refiner.backbones, (run.run.get("digests") or {}).get("data"), say)
+        seen_words.write(run.training, seen)
+        return seen
+    except (UserError, RunFolderError) as error:
         say(f"the export will not say which words the training read: {error}")
         return None
 

@@ -30,7 +30,12 @@ class TrainedRun:
 
     def seen_words(self) -> SeenWords | None:
         """Which words and pieces the training read; None for one from before that was written down. Raises UserError as `read` does."""
-        return read(self.checkpoint.parent.parent)
+        return read(self.training)
+
+    @property
+    def training(self) -> Path:
+        """The folder of its training, which arms of the same train keys share."""
+        return self.checkpoint.parent.parent
 
     def __str__(self) -> str:
         return f"{self.run['arm']}/seed-{self.run['seed']}"

@@ -10,7 +10,7 @@ import pytest
 from ablations.cell.loading.data import build_data
 from ablations.cell.loading.load import Loaded
 from ablations.cell.loading.module import build_module
-from ablations.cell.refining.refine import Sources, plan_drawings, refine_settings
+from ablations.cell.refining.refine import Sources, plan_drawings, refine_settings, seen_by
 from ablations.cell.training.train import leave_seen_words
 from ablations.cell.work import Work
 from ablations.config import parse
@@ -39,25 +39,29 @@ def cell(tmp_path, small_backbones):
     return made
 
 
+def sources(work: Work, loaded: Loaded) -> Sources:
+    return Sources(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases, seen_by(work))
+
+
 def test_every_condition_writes_pieces_of_the_fine_training_prompts_alone(cell, small_backbones):
     work, loaded = cell(any_piece=False)
     seen = seen_words.read(work.folder.training_path)
-    drawings = plan_drawings(work.config, Sources.of(work, loaded))
+    drawings = plan_drawings(work.config, sources(work, loaded))
     written = [one for one in drawings if one.num_new_tokens and not one.condition.startswith(("fine", "control_known", "fitting"))]
     assert {"refined", "rewrite", "control_step0", "control_t5_direct", "control_shuffled"} <= {one.condition for one in written}
     for one in written:
         new = one.text.removeprefix(one.coarse)
         assert set(re.findall(r"\w+", new)) <= seen.words and set(re.findall(r"[^\w ]", new)) <= {","}, one
     work, loaded = cell(any_piece=True)
-    free = plan_drawings(work.config, Sources.of(work, loaded))
-    assert Sources.of(work, loaded).seen is None
+    free = plan_drawings(work.config, sources(work, loaded))
+    assert seen_by(work) is None
     assert any(set(re.findall(r"\w+", one.text.removeprefix(one.coarse))) - seen.words for one in free if one.condition == "refined")
 
 
 def test_a_cell_that_does_not_know_what_was_read_says_what_to_do(cell):
     work, loaded = cell(any_piece=False, leave=False)
     with pytest.raises(UserError, match=r"eval\.any_piece=false: .*run its cell again with force=true"):
-        plan_drawings(work.config, Sources.of(work, loaded))
+        plan_drawings(work.config, sources(work, loaded))
 
 
 def test_settings_have_rules_only_where_any_piece_is_false():

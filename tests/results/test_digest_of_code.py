@@ -22,6 +22,7 @@ DECIDES_NOTHING = {
     "datamodules.files": "files that appear whole",
     "datamodules.records": "texts stand in the keys of pictures and scores",
     "datamodules.sharing": "which process trains on which records",
+    "datamodules.words": "which words were seen in training; texts stand in the keys of pictures and scores",
     "datamodules.stored_images": "reads the pictures of records, which are not drawn",
 }
 # Drawing reaches these through the names of metrics in the config and the type of a record's scene.

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ablations.cell.loading.load import Loaded
 from ablations.cell.processes.share import ALL, ALONE, FOLDER, Share, read_drawings, refined_file, write_drawings
 from ablations.cell.refining.keys import image_seed, prompt_seed
 from ablations.cell.work import Work
@@ -76,11 +75,10 @@ class Sources:
     known_phrases: Callable[[], Mapping[str, int]] = dict
     seen: SeenWords | None = None
 
-    @classmethod
-    def of(cls, work: Work, loaded: Loaded) -> Sources:
-        """Those of a cell whose training is finished."""
-        seen = None if work.config.eval.any_piece else read_seen_words(work.folder.training_path)
-        return cls(loaded.prompts, loaded.module, loaded.at_step_0, loaded.data.known_phrases, seen)
+
+def seen_by(work: Work) -> SeenWords | None:
+    """What a cell's finished training read, where its arm asks for that."""
+    return None if work.config.eval.any_piece else read_seen_words(work.folder.training_path)
 
 
 class _Evaluation:
