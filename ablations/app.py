@@ -12,7 +12,7 @@ from ablations.web.arguments import DEFAULT_RUNS, HOST, parse_arguments
 from ablations.web.starting import start_page
 
 _HELP = f"""\
-usage: python -m ablations.app [run=RUN_DIR | from=DIR] [runs=OUTPUT_DIR] [port=7860]
+usage: python -m ablations.app [run=RUN_DIR | from=DIR | from=OWNER/NAME] [runs=OUTPUT_DIR] [port=7860]
 
 Serves a page on {HOST}, for browsers on this machine alone; nothing is sent or loaded from elsewhere. Stop it with Ctrl-C.
 
@@ -21,7 +21,7 @@ Refine   type a short prompt, see three ways on with pictures, click one to go o
 Runs     the diversity grids of an output folder's runs side by side at equal seeds, by prompt or by diversity
 
   run=RUN_DIR       the refiner that a run trained, OUTPUT_DIR/ARM/seed-SEED; without run= and from= the embedded tiny refiner
-  from=DIR          the refiner that python -m ablations.export wrote to DIR
+  from=DIR          the refiner that python -m ablations.export wrote to DIR, or OWNER/NAME[@REVISION] on a hub
   runs=OUTPUT_DIR   the runs to look at; default: the output folder of run=, else {DEFAULT_RUNS} if there is one
   port=7860         where to listen; 0 takes any free port
 

@@ -31,6 +31,7 @@ examples:
   python -m ablations.refine "a green tree"
   python -m ablations.refine "a green tree" mode=rewrite max_new_tokens=20
   python -m ablations.refine "a green tree" images=true run=outputs/ARM/seed-0
+  python -m ablations.refine "a green tree" from=OWNER/NAME@REVISION
   python -m ablations.refine "a zebra on a beach" mode=rewrite keep=zebra ban=@never.txt
   python -m ablations.refine input=prompts.txt output=refined.jsonl num_candidates=1
   cat prompts.txt | python -m ablations.refine | jq -r '.candidates[].refined'

@@ -13,6 +13,7 @@ from typing import Any
 from ablations.config import KEYS
 from ablations.config.parsing import Key, Option, Scalar, convert, read_command_line
 from ablations.refiner import exported_refiner
+from ablations.refiner.hub_refiner import check_exported
 from ablations.refiner.own_words import MOST_KEPT, banned_words, check_own_words, phrases
 from ablations.refiner.session import RefiningSettings
 from ablations.results.trained_run import find_trained_run
@@ -45,7 +46,7 @@ def _file(name: str, text: str, default: str | None = None) -> Key:
 
 OWN_KEYS: dict[str, Key] = {
     "run": _file("run", "the run whose refiner is used, OUTPUT_DIR/ARM/seed-SEED; null: the embedded tiny refiner"),
-    "from": _file("from", "a folder that python -m ablations.export wrote, in its place"),
+    "from": _file("from", "in its place: a folder that python -m ablations.export wrote, or OWNER/NAME[@REVISION] on a hub"),
     **SETTINGS,
     "images": Key("images", bool, False, False, Option("run", "draw every candidate, and the prompt before it")),
     "grid": _file("grid", "with images=true: the PNG to write; in a pipe every 12 prompts make a page: FILE, FILE-2, ...", "refined.png"),
@@ -60,7 +61,7 @@ class RefineArguments:
 
     prompt: str | None
     run: Path | None
-    exported: Path | None
+    exported: str | None
     settings: RefiningSettings
     images: bool
     grid: Path
@@ -69,8 +70,8 @@ class RefineArguments:
     given: frozenset[str]
 
     @property
-    def source(self) -> Path:
-        """The folder that the refiner comes from."""
+    def source(self) -> Path | str:
+        """The folder that the refiner comes from, or its name on a hub."""
         return self.run or self.exported or exported_refiner.EMBEDDED
 
 
@@ -82,7 +83,7 @@ def parse_arguments(argv: Iterable[str]) -> RefineArguments:
     arguments = RefineArguments(
         prompt=" ".join(words) if words else None,
         run=_path(values["run"]),
-        exported=_path(values["from"]),
+        exported=values["from"],
         settings=RefiningSettings(**{name: setting_value(name, values[name]) for name in SETTINGS}),
         images=values["images"],
         grid=Path(values["grid"]),
@@ -145,5 +146,5 @@ def check_source(arguments: RefineArguments) -> None:
     """Raises UserError where the refiner's folder is none, before libraries are loaded."""
     if arguments.run is not None:
         find_trained_run(arguments.run)
-    else:
-        exported_refiner.read(arguments.source)
+    elif arguments.exported is not None:
+        check_exported(arguments.exported)

@@ -52,6 +52,11 @@ class ExportedRefiner:
     weights_digest: str
     description: Mapping[str, Any]
 
+    @property
+    def made_from(self) -> str:
+        """The run that it was made from, ARM/seed-SEED."""
+        return f"{self.description.get('arm')}/seed-{self.description.get('seed')}"
+
 
 def write(
     directory: Path, module: PromptRefinerModule, description: Mapping[str, Any], compact: bool = False, seen: SeenWords | None = None

@@ -33,9 +33,10 @@ def records(
     """A record for every line, in order, lazily: line n is refined when record n is asked for.
 
     line: its number, from 1. status: ok, cleaned, shortened or skipped; reason: what was done, or null. coarse: what was refined;
-    of a skipped line, null. unknown_words: its words that no training text has; passed_through: the syntax in it that is no word. Then
-    the settings, and candidates: refined, new_text, prompt_seed, image_seed, num_new_tokens, truncated, redraws, put_back of each, none
-    for a skipped line. With `pages`, grid: the file that holds the pictures.
+    of a skipped line, null. unknown_words: its words that no training text has; passed_through: the syntax in it that is no word. refiner:
+    which one, as ARM/seed-SEED, or OWNER/NAME@COMMIT of one from a hub. Then the settings, and candidates: refined, new_text, prompt_seed,
+    image_seed, num_new_tokens, truncated, redraws, put_back of each, none for a skipped line. With `pages`, grid: the file that holds the
+    pictures.
     """
     for number, line in enumerate(lines, start=1):
         prepared = _prepared(line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line, refiner, settings)
@@ -51,6 +52,7 @@ def records(
             "reason": prepared.reason or None,
             "coarse": prepared.text,
             **of_prompt(candidates),
+            "refiner": refiner.source,
             **settings.record(),
             "candidates": [candidate_record(candidate) for candidate in candidates],
         }

@@ -22,7 +22,7 @@ from ablations.cell.refining.refine import refine_settings
 from ablations.cell.training.checkpoints import read_checkpoint
 from ablations.config import KEYS, Config
 from ablations.config.parsing import convert
-from ablations.refiner import exported_refiner
+from ablations.refiner import exported_refiner, hub_refiner
 from ablations.refiner.candidates import CandidateWriter, RefinedPrompt, Wishes, check_unicode
 from ablations.results.seen_words import SeenWords
 from ablations.results.trained_run import find_trained_run
@@ -87,6 +87,8 @@ class PromptRefiner:
         module.backbones.to(device)
         self.module = module.to(device).eval().requires_grad_(False)
         self.config, self.seen = config, seen
+        # What the refiner is, for records: ARM/seed-SEED, or OWNER/NAME@COMMIT of one from a hub. "": it was made in memory.
+        self.source = ""
 
     @classmethod
     def from_run(
@@ -105,7 +107,9 @@ class PromptRefiner:
         module = build_module(run.config, backbones)
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"])
-        return cls(module, run.config, device, run.seen_words())
+        refiner = cls(module, run.config, device, run.seen_words())
+        refiner.source = str(run)
+        return refiner
 
     @classmethod
     def from_pretrained(
@@ -113,19 +117,24 @@ class PromptRefiner:
     ) -> PromptRefiner:
         """The refiner that `python -m ablations.export` wrote to `directory`; it refines as the run's own does.
 
-        The frozen T5 and the image model come from where the run had them, unless `backbones` hands them in. Raises as `from_run` does.
+        In a folder's place a hub's `OWNER/NAME` or `OWNER/NAME@REVISION` may stand; `source` then says which commit it is. Only numbers and
+        JSON are fetched, no code. The frozen T5 and the image model come from where the run had them, unless `backbones` hands them in.
+        Raises as `from_run` does.
 
         >>> from ablations import PromptRefiner
         >>> refiner = PromptRefiner.from_pretrained("my-refiner")
         >>> refiner.refine("a green tree", seed=3) == PromptRefiner.from_run("outputs/my-arm/seed-0").refine("a green tree", seed=3)
         True
         """
-        exported = exported_refiner.read(directory)
+        folder, found = hub_refiner.folder_of(directory)
+        exported = exported_refiner.read(folder)
         backbones = backbones or load_backbones_of(exported.config)
         _check_weights(backbones, exported.weights_digest, str(directory))
         module = build_module(exported.config, backbones)
-        exported_refiner.load_into(module, directory)
-        return cls(module, exported.config, device, exported_refiner.read_seen_words(directory))
+        exported_refiner.load_into(module, folder)
+        refiner = cls(module, exported.config, device, exported_refiner.read_seen_words(folder))
+        refiner.source = found or exported.made_from
+        return refiner
 
     @classmethod
     def embedded(cls, backbones: Backbones | None = None, device: str | torch.device | None = None) -> PromptRefiner:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ablations.refiner import exported_refiner
 from ablations.refiner.arguments import SETTINGS, RefineArguments
+from ablations.refiner.hub_refiner import fetch, is_on_hub
 from ablations.runtime.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -40,10 +41,14 @@ def load_refiner(arguments: RefineArguments) -> PromptRefiner:
     from ablations.runtime.quiet_libraries import quiet_libraries
 
     quiet_libraries()
+    source = arguments.source
+    if is_on_hub(source):
+        _, source = fetch(str(source))  # before libraries are loaded, which takes longer than to find that it is not there
+        say(f"refiner {source}")
     from ablations.refiner.prompt_refiner import PromptRefiner
 
     load = PromptRefiner.from_run if arguments.run is not None else PromptRefiner.from_pretrained
-    refiner = load(arguments.source)
+    refiner = load(source)
     once = dataclasses.replace(arguments.settings, prompt_len=1, max_new_tokens=1, keep=(), distinct=False)
     refiner.refine("a", **once.arguments())
     return refiner

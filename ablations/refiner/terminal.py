@@ -152,7 +152,8 @@ class TerminalSession:
         session = self._session
         assert session is not None
         if self._history is not None:
-            content = {"original": session.original, "refined": session.prompt, "finished": finished, "steps": session.history}
+            content = {"refiner": self._refiner.source, "original": session.original, "refined": session.prompt, "finished": finished}
+            content["steps"] = session.history
             write_json(self._history, content)
         if self._grid is not None and not finished:
             with self._console.status("drawing"):

@@ -7,6 +7,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from ablations.refiner.hub_refiner import is_on_hub
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 from ablations.web.arguments import HOST, PageArguments
@@ -74,7 +75,9 @@ def _serve(arguments: PageArguments, listening: socket.socket) -> None:
     console = Console(mode="plain")
     console.say(f"loading the {arguments.source} ...")
     sys.stdout.flush()  # where output goes to a file, too, it says what it waits for
-    app = make_app(load_refiner(arguments), arguments.source, arguments.runs)
+    refiner = load_refiner(arguments)
+    source = f"exported refiner {refiner.source}" if is_on_hub(arguments.exported) else arguments.source  # with the commit
+    app = make_app(refiner, source, arguments.runs)
     console.say(f"open http://{HOST}:{listening.getsockname()[1]} in a browser on this machine; Ctrl-C stops it")
     sys.stdout.flush()
     serve(app, listening)
