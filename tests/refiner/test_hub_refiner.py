@@ -196,7 +196,10 @@ def test_a_refiner_is_fetched_from_a_hub_once_and_its_commit_is_said_and_recorde
     assert fetched == {
         "README.md",
         "text_encoder/model.safetensors",
-        *(f"prompt_refiner/{name}" for name in ("config.json", "adapter.safetensors", "afe.safetensors", "pooled.safetensors")),
+        *(
+            f"prompt_refiner/{name}"
+            for name in ("config.json", "seen_words.json", "adapter.safetensors", "afe.safetensors", "pooled.safetensors")
+        ),
     }
 
 
