@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from ablations.refiner import exported_refiner
-from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.errors import UserError
+from ablations.runtime.foreign import is_file, is_there, shown
 
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 # What `exported_refiner` reads: numbers and JSON. Code that lies beside them is never fetched.
@@ -22,7 +23,7 @@ _FILES = (
 
 def is_on_hub(name: object) -> bool:
     """Whether a name is that of a repository: text in the hub's form, and no folder's here."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None and not Path(name).exists()
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None and not is_there(name)
 
 
 def check_exported(name: str) -> None:
@@ -50,7 +51,7 @@ def fetch(name: str) -> tuple[Path, str]:
     except Exception as error:  # no network, no such repository, a private one, a full disk: the library has many errors for it
         raise UserError(_said_of(error, name)) from error
     found = f"{repository}@{folder.name}"
-    if not (folder / exported_refiner.CONFIG).is_file():
+    if not is_file(folder / exported_refiner.CONFIG):
         raise UserError(f"{found} is no exported refiner: it has no {exported_refiner.CONFIG}; python -m ablations.export writes one")
     return folder, found
 
@@ -59,7 +60,8 @@ def _said_of(error: Exception, name: str) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    repository, _, revision = name.partition("@")
+    repository, _, revision = map(shown, name.partition("@"))
+    name = shown(name)
     if isinstance(error, RevisionNotFoundError):
         return f"{repository} on {constants.ENDPOINT} has no revision {revision!r}: give a branch, a tag or a commit that it has"
     if isinstance(error, RepositoryNotFoundError):  # a gated one, too
@@ -69,4 +71,4 @@ def _said_of(error: Exception, name: str) -> str:
             f"{name} is not whole in the hub's cache {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} cannot be reached: "
             "run once with a network, or give a folder"
         )
-    return f"{name} could not be fetched from {constants.ENDPOINT} ({type(error).__name__}: {one_line(error)[:100]})"
+    return f"{name} could not be fetched from {constants.ENDPOINT} ({type(error).__name__}: {shown(error, 100)})"

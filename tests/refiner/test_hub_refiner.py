@@ -91,6 +91,10 @@ def test_without_a_network_what_the_cache_lacks_is_one_line(offline, exported, s
         PromptRefiner.from_pretrained(NAME, small_backbones)
     with pytest.raises(UserError, match="absent is no exported refiner"):
         PromptRefiner.from_pretrained("absent", small_backbones)
+    for name in (f"a-lab/{'x' * 300}", "a-lab/x.git"):  # names that the hub allows to nobody
+        with pytest.raises(UserError, match=r"could not be fetched from .* \(HFValidationError: ") as error:
+            PromptRefiner.from_pretrained(name, small_backbones)
+        assert len(str(error.value)) < 300
 
 
 def test_a_folder_here_comes_before_a_repository_of_that_name(tmp_path, monkeypatch):
