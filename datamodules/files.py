@@ -9,16 +9,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# How the names of unfinished files and folders begin. What a killed process left under such a name may be removed.
+# How the names of unfinished files and folders begin, before the machine and the process that write them. What a killed process left under
+# such a name is removed.
 PARTIAL = ".partial-"
+_MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_OF_PROCESS = re.compile(rf"{re.escape(PARTIAL)}(?:old-)?(?P<machine>[0-9a-f]{{8}})-(?P<pid>\d+)-[0-9a-f]{{8}}-(?P<name>.*)", re.DOTALL)
+WANT_OF_ROOM_OR_RIGHTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 # How a write fails for want of room, of rights, or of a folder.
-_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE}
+_OF_WRITING = WANT_OF_ROOM_OR_RIGHTS | {errno.EIO, errno.ESTALE}
 _OF_WRITING |= {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
@@ -32,6 +39,8 @@ def whole_file(path: str | os.PathLike[str], sync: bool = True, aside: Path | No
     path = Path(path)
     unfinished = aside or path.with_name(f"{PARTIAL}{_mark()}-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if sync:  # of many files whoever owns their folder clears up
+        clear_dead(path.parent, path.name)
     try:
         yield unfinished
         if sync:
@@ -51,6 +60,7 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     aside, old = path.with_name(f"{PARTIAL}{mark}-{path.name}"), path.with_name(f"{PARTIAL}old-{mark}-{path.name}")
     try:
         aside.mkdir(parents=True)
+        clear_dead(path.parent, path.name)
         yield aside
         mode = aside.stat().st_mode & 0o666
         for file in (file for file in aside.rglob("*") if file.is_file()):
@@ -64,6 +74,40 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             put_in_place(old, path)
         for leftover in (aside, old):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def clear_dead(folder: Path, name: str | None = None) -> None:
+    """Remove what processes of this machine that are gone left half-written in the folder: of the file or folder `name`, or all."""
+    with suppress(OSError):
+        for path in [path for path in folder.iterdir() if path.name.startswith(PARTIAL)]:
+            known = _OF_PROCESS.fullmatch(path.name)
+            if known and known["machine"] == _MACHINE and name in (None, known["name"]) and _is_gone(int(known["pid"])):
+                _remove(path)
+
+
+def clear_all(folder: Path) -> None:
+    """Remove everything half-written in the folder and below it, whoever left it: for the one who alone may write there."""
+    for root, folders, names in os.walk(folder):
+        for name in [name for name in (*folders, *names) if name.startswith(PARTIAL)]:
+            _remove(Path(root, name))
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def put_in_place(source: Path, target: Path) -> None:
@@ -97,7 +141,7 @@ def file_digest(path: Path) -> str:
 
 def _mark() -> str:
     """What no other process and no other call puts into a name."""
-    return f"{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{_MACHINE}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _flush(file: Path) -> None:

@@ -35,9 +35,10 @@ from ablations.results.prompts_and_scores import Drawing, drawn, read_drawings, 
 from ablations.results.run_folder import RunFolder
 from ablations.results.tracking import STOP_TIMEOUT, Asked, Tracker
 from ablations.runtime.console import Console
-from ablations.runtime.errors import RunFolderError
+from ablations.runtime.errors import RunFolderError, UserError
 from ablations.runtime.files import whole_file
 from ablations.runtime.stopping import Preempted, StopRequest
+from datamodules.feature_cache.cache import DamagedFeaturesError
 
 
 def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, console: Console | None = None) -> dict:
@@ -106,7 +107,15 @@ def _close(console: Console, tracker: Tracker, write_status: Callable[[], None],
 
 
 def _run(work: Work, shared: Shared) -> dict:
-    """The stages, in order; returns the cell's metrics."""
+    """The stages, in order; returns the cell's metrics. Raises UserError for features that were damaged since they were made."""
+    try:
+        return _stages(work, shared)
+    except DamagedFeaturesError as damaged:
+        # A process that loads data says more than its last line, which is the error's own.
+        raise UserError(str(damaged).splitlines()[-1].removeprefix(f"{damaged.__class__.__module__}.DamagedFeaturesError: ")) from damaged
+
+
+def _stages(work: Work, shared: Shared) -> dict:
     work.console.say(f"cell {work.folder}, in {work.folder.path}")
     require_device(work.config)
     further = require_metrics(work)

@@ -99,12 +99,12 @@ def _tiny(device: str) -> ClipJudge:
     import torch
     from open_clip.model import CLIP
 
-    from lightning_modules.backbones.tiny import clip_config, clip_tokenizer, load_weights
+    from lightning_modules.backbones.tiny import clip_config, clip_tokenizer
 
     tokenizer = clip_tokenizer()
     with torch.random.fork_rng(devices=[]):
         model = CLIP(**clip_config(tokenizer))
-    load_weights(model, WEIGHTS)
+    weight_files.load_shipped(model, WEIGHTS)
 
     def preprocess(images_NHWC: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.array(images_NHWC)).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -16,10 +16,13 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ablations.runtime.errors import OneLineError, UserError
 from ablations.runtime.foreign import is_file
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _PYIQA_LICENCE = "CC BY-NC-SA 4.0 (pyiqa's weights)"
 _BLOCK = 1 << 20
@@ -217,3 +220,15 @@ def _unreachable(name: str, origin: str, error: BaseException) -> str:
     return (
         f"{name}: {origin} cannot be reached ({reason}); without a network, download it elsewhere and hand over the folder with --from DIR"
     )
+
+
+def load_shipped(network: nn.Module, path: Path) -> None:
+    """Load weights that come with the package. Raises UserError, one line, where the file is damaged."""
+    from lightning_modules.backbones.tiny import load_weights
+    from lightning_modules.backbones.whole_files import require_whole
+
+    try:
+        require_whole(path.parent, [path.name])
+        load_weights(network, path)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error

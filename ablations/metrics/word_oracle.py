@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ablations.metrics.weights import load_shipped
 from datamodules.tiny_world.grammar import QUALITIES, STYLES, SUBJECTS, SceneDescription
 
 WEIGHTS = Path(__file__).with_name("tiny_word_oracle.safetensors")
@@ -62,9 +62,9 @@ class WordsSeen(NamedTuple):
 
 @lru_cache(maxsize=1)
 def load_word_oracle() -> WordOracle:
-    """The shipped oracle, in evaluation mode."""
+    """The shipped oracle, in evaluation mode. Raises UserError for a file that is damaged."""
     oracle = WordOracle()
-    oracle.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
+    load_shipped(oracle, WEIGHTS)
     return oracle.eval()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import write_json
+from lightning_modules.backbones.whole_files import DIGESTS, note_digests
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +137,9 @@ class Pretraining:
             schedule = Schedule(self.steps["judge"], 1e-3, 200, save_every=100)
             summary = train_clip(model, self.tokenize, schedule, Bench(corpus, work, self.device, seed), "judge")
         quality = clip_quality(model, self.tokenize, self.device)
-        save_network(model.cpu(), WEIGHTS if self.embedded else self.target / WEIGHTS.name)
+        path = WEIGHTS if self.embedded else self.target / WEIGHTS.name
+        save_network(model.cpu(), path)
+        note_digests(path.parent, [path.name])
         drawn = {"pictures": len(corpus), "seed": seed, "fine_prompts": corpus.fine, "captions_sha256": _captions_digest(corpus)}
         self.record("judge", summary | {"corpus": drawn}, quality)
 
@@ -167,6 +170,7 @@ class Pretraining:
         quality = oracle_quality(oracle, self.networks["vae"], self.device)
         path = WEIGHTS if self.embedded else self.target / WEIGHTS.name
         save_network(oracle.cpu(), path)
+        note_digests(path.parent, [path.name])
         self.record("oracle", summary, quality)
 
     def unet(self) -> None:
@@ -219,6 +223,7 @@ class Pretraining:
             "quality": {k: round(v, 5) if isinstance(v, float) and math.isfinite(v) else v for k, v in quality.items()},
         }
         write_json(path, provenance)
+        self.note_digests()
         print(f"{stage}: {json.dumps(provenance['stages'][stage]['quality'])}", flush=True)
 
     def write_scaling_factor(self, factor: float) -> None:
@@ -227,6 +232,12 @@ class Pretraining:
         config = json.loads(path.read_text())
         config["scaling_factor"] = factor
         path.write_text(json.dumps(config, indent=2) + "\n")
+        self.note_digests()
+
+    def note_digests(self) -> None:
+        """Of all that is there by now: whoever loads the folder compares them."""
+        files = [path for path in self.target.rglob("*") if path.is_file() and path.name not in ("provenance.json", DIGESTS)]
+        note_digests(self.target, [path.relative_to(self.target).as_posix() for path in files])
 
 
 def _captions_digest(corpus: Corpus) -> str:

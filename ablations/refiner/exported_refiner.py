@@ -8,7 +8,8 @@ prompt_refiner/afe.safetensors       N, where the arm has one
 prompt_refiner/seen_words.json       which words and pieces its training read; not in exports from before that was written down
 prompt_refiner/pooled.safetensors    the rest of E_T, for the joint feature: last block and projection
 
-A compact export has neither of the last two, and half precision. With the image model there is more: see `exported_pipeline`.
+A compact export has neither of the last two, and half precision. With the image model there is more: see `exported_pipeline`. config.json
+has the digests of the files of these three folders, and like seen_words.json its own; they are compared when the folder is read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from ablations.config import Config, from_flat_dict
 from ablations.results import seen_words
 from ablations.results.seen_words import SeenWords
 from ablations.runtime.errors import UserError
-from ablations.runtime.files import write_json
+from ablations.runtime.files import read_sealed, write_json, write_sealed
+from datamodules.files import file_digest
+from lightning_modules.backbones.whole_files import require_no_pointer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,9 +83,11 @@ def write(
     for name, tensors in parts.items():
         _save(tensors, directory / name, compact)
     _write_tokenizer(directory / TOKENIZER, to_clip_tokenizer(module.backbones.tokenize))
+    written = sorted(path for name in (TEXT_ENCODER, TOKENIZER, REFINER) for path in (directory / name).iterdir())
+    digests = {path.relative_to(directory).as_posix(): file_digest(path) for path in written}
+    write_sealed(directory / CONFIG, {"format": FORMAT, "compact": compact, **description, "files": digests})
     if seen is not None:
         write_seen_words(directory, seen)
-    write_json(directory / CONFIG, {"format": FORMAT, "compact": compact, **description})
 
 
 def write_text_encoder(folder: Path, encoder: FineGrainedTextEncoder, compact: bool = False) -> dict[str, Tensor]:
@@ -116,7 +121,7 @@ def read(directory: str | os.PathLike[str]) -> ExportedRefiner:
     """Read config.json. Raises UserError for a folder that is no exported refiner, or one of another version."""
     path = Path(directory) / CONFIG
     try:
-        description = json.loads(path.read_bytes())
+        description = read_sealed(path)
         version, flat, digest = (description[name] for name in ("format", "config", "weights_digest"))
     except FileNotFoundError:
         raise UserError(f"{directory} is no exported refiner: it has no {CONFIG}; python -m ablations.export writes one") from None
@@ -124,6 +129,8 @@ def read(directory: str | os.PathLike[str]) -> ExportedRefiner:
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): export the run again") from error
     if version != FORMAT:
         raise UserError(f"{path} has format {version}, but this version reads {FORMAT}: export the run again")
+    if not isinstance(flat, dict):
+        raise UserError(f"{path} cannot be read (its config is no object): export the run again")
     return ExportedRefiner(from_flat_dict(flat), digest, description)
 
 
@@ -148,7 +155,9 @@ def load_into(module: PromptRefinerModule, directory: str | os.PathLike[str]) ->
     from lightning_modules.clip_text_model import join_state, split_state
 
     folder = Path(directory)
-    compact = read(folder).description.get("compact", False)
+    description = read(folder).description
+    _require_whole(folder, description.get("files"))
+    compact = description.get("compact", False)
     left_out: dict[str, dict[str, Tensor]] = {}
     if compact:
         _, pooled = split_state(module.text_encoder.state_dict(), module.text_encoder.blocks)
@@ -166,3 +175,18 @@ def load_into(module: PromptRefinerModule, directory: str | os.PathLike[str]) ->
         module.load_state_dict({f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()})
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the weights in {folder} cannot be read ({type(error).__name__}: {error}): export the run again") from error
+
+
+def _require_whole(folder: Path, digests: Any) -> None:
+    """Raises UserError where a file is not what was exported; an export from before there were digests is not compared."""
+    for name, digest in digests.items() if isinstance(digests, dict) else ():
+        path = folder / name
+        try:
+            require_no_pointer(path)
+            is_whole = file_digest(path) == digest
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: export the run again") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): export the run again") from error
+        if not is_whole:
+            raise UserError(f"{path} is damaged (its bytes are not those that were exported): export the run again")

@@ -1,7 +1,7 @@
 """Looking at the run folder of somebody else, or at a damaged one: what is in it is checked, and nothing of it leads out of it.
 
 Everybody who reads a run.json that this process did not write looks at it here; `picture_within` is the way to a picture of a run folder.
-A run.json is looked at in two steps: its shape, and the names and digests that files are called after.
+A run.json is looked at in two steps: that it is what was written and its shape, and the names and digests that files are called after.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ablations.runtime.errors import UserError, one_line
-from ablations.runtime.foreign import Unreadable, is_file, read_json, readable
+from ablations.runtime.files import read_sealed
+from ablations.runtime.foreign import Unreadable, is_file, readable
 
 RUN = "run.json"
 STATUSES = ("running", "finished", "failed", "preempted")
@@ -126,7 +127,7 @@ def shaped_run(folder: str | os.PathLike[str]) -> Run:
 
     Raises Unreadable, and FileNotFoundError where there is no such file.
     """
-    content = read_json(os.path.join(folder, RUN), dict)
+    content = read_sealed(os.path.join(folder, RUN))
     _check_shape(content)
     return Run(Path(folder), content)
 
@@ -137,7 +138,7 @@ def _check_shape(run: dict[str, Any]) -> None:
     for name, value in run["config"].items():
         if isinstance(value, dict | list):
             raise Unreadable(f"config: {name!r:.60} is no plain value")
-    for name in ("digests", "timings", "metrics", "checks", "reused", "versions", "code_digests", "plugins"):
+    for name in ("digests", "timings", "metrics", "checks", "reused", "versions", "code_digests", "plugins", "files"):
         if not isinstance(run.get(name), dict | None):
             raise Unreadable(f"{name} is no JSON object")
     for name, seconds in (run.get("timings") or {}).items():

@@ -21,6 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ablations.runtime.files import write_json
+from datamodules.files import clear_dead
+
 # Networks score so many pictures or texts at a time, always: see the top.
 AT_ONCE = 16
 _FORMAT = 1
@@ -62,3 +65,14 @@ def folder_of(root: Path, made_by: Mapping[str, object]) -> Path:
     """The folder within `root` of what was made so."""
     content = json.dumps({"format": _FORMAT, **made_by}, sort_keys=True, default=str)
     return root / hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def write_made_by(folder: Path, made_by: Mapping[str, object]) -> None:
+    """Make the folder ready to be written to: what it stands for is in made_by.json, and what killed processes left is gone.
+
+    Raises RunFolderError where it cannot be written.
+    """
+    if not (folder / "made_by.json").exists():
+        write_json(folder / "made_by.json", made_by)
+    for below in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        clear_dead(below)

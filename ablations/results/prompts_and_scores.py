@@ -7,6 +7,7 @@ image_seed, image. A comparison's files have other fields beside those; they are
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.results.conditions import all_conditions
+from ablations.results.left_files import require_as_left
 from ablations.results.looking import picture_within
 from ablations.results.picture_files import PictureFiles
 from ablations.runtime.errors import UserError, one_line
@@ -31,6 +33,8 @@ PROMPT_FIELDS: dict[str, type] = {
 }
 # Numbers of prompts and candidates are from here on, and below.
 _LEAST, _MOST = {"prompt_id": -1, "candidate": -1}, 2**31
+# Where a parquet file has the digests of its columns.
+_DIGESTS = "digests"
 # What a row of scores is of, and what it is.
 SCORE_COLUMNS = ("prompt_id", "condition", "candidate", "metric", "value")
 
@@ -80,10 +84,13 @@ def read_prompts(path: Path, fields: Iterable[str] = PROMPT_FIELDS) -> list[dict
     another type.
     """
     try:
+        require_as_left(path)
         # Not splitlines(): JSON leaves line separators of Unicode within a text as they are.
         texts = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)})") from error
     wanted = tuple(fields)
@@ -138,6 +145,8 @@ def write_scores(path: Path, table: pd.DataFrame) -> None:
     cannot be written.
     """
     _require_finite(path, table)
+    table = table.reset_index(drop=True)
+    table.attrs = {_DIGESTS: {name: _digest_of(table[name]) for name in table.columns}}
     with whole_file(path) as aside:
         table.to_parquet(aside, index=False)
 
@@ -174,9 +183,16 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
     if not is_file(path):
         raise UserError(f"{path} is missing")
     try:
+        require_as_left(path)
         scores = pd.read_parquet(path, columns=list(columns))
+        digests = scores.attrs.pop(_DIGESTS, {})
+        different = [name for name in columns if name in digests and digests[name] != _digest_of(scores[name])]
+    except UserError:
+        raise
     except Exception as error:  # pyarrow fails to read a torn file in many ways
         raise UserError(f"{path} cannot be read ({one_line(error).replace(str(path), 'it')[:160]})") from error
+    if different:
+        raise UserError(f"{path} is damaged (its column {different[0]!r} is not what was written)")
     if scores.empty:
         raise UserError(f"{path} is empty")
     _require_types(path, scores)
@@ -200,10 +216,24 @@ def _require_types(path: Path, scores: pd.DataFrame) -> None:
             raise UserError(f"{path} cannot be read: its column {name!r} holds what no run writes")
 
 
+def _digest_of(column: pd.Series) -> str:
+    """Of a column's values, whatever parquet makes of them on the way."""
+    import numpy as np
+
+    if column.dtype.kind in "biuf":
+        content = np.ascontiguousarray(column.to_numpy()).tobytes()
+    else:
+        content = "\0".join(map(str, column.where(column.notna(), ""))).encode()
+    return hashlib.sha256(f"{len(column)} ".encode() + content).hexdigest()[:32]
+
+
 def _require_finite(path: Path, table: pd.DataFrame) -> None:
     import numpy as np
 
-    bad = np.flatnonzero(~np.isfinite(table.value.to_numpy(dtype=np.float64)))
+    try:
+        bad = np.flatnonzero(~np.isfinite(table.value.to_numpy(dtype=np.float64)))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} has values that are no numbers ({one_line(error)[:100]})") from error
     if bad.size:
         first = table.iloc[bad[0]]
         where = f"{first['metric']} of prompt {first['prompt_id']}" + (f", {first['condition']}" if "condition" in table else "")

@@ -9,21 +9,26 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ablations.config import KEYS, Config, arm_name, show, to_flat_dict, train_id
+from ablations.results.left_files import digests_of
 from ablations.results.locks import FolderLock
 from ablations.results.looking import RUN, shaped_run
 from ablations.results.prompts_and_scores import PROMPTS, SCORES
 from ablations.results.provenance import code_digests, code_revision, library_versions
 from ablations.runtime.errors import RunFolderError, UserError, one_line
-from ablations.runtime.files import PARTIAL, write_json
+from ablations.runtime.files import set_aside, write_sealed
 from ablations.runtime.foreign import Unreadable
 from ablations.runtime.plugins import load_plugins
+from datamodules.files import clear_all
 
+METRICS_CSV = "metrics.csv"
+# The files of a finished cell of which run.json has the digests.
+_LEFT = (PROMPTS, SCORES, METRICS_CSV)
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +64,7 @@ class RunFolder:
         self.scores = self.path / SCORES
         self.images = self.path / "images"
         self.diversity_grid = self.path / "diversity_grid.png"
-        self.metrics_csv = self.path / "metrics.csv"
+        self.metrics_csv = self.path / METRICS_CSV
         self.wandb = self.path / "wandb"
         self._lock = FolderLock(self.path)
         self._training_lock = FolderLock(self.training_path)
@@ -115,6 +120,7 @@ class RunFolder:
             say(f"waiting for training {self.train_id}/seed-{self.seed}, which another process is running ({holder})")
             self._training_lock.acquire(wait=True)
         try:
+            clear_all(self.training_path)
             yield
         finally:
             self._training_lock.release()
@@ -124,11 +130,9 @@ class RunFolder:
 
         Clears away what a killed process left half-written. Raises RunFolderError rather than overwrite another config's results.
         """
-        self.read()
-        for folder in (self.path, self.images):
-            for partial in folder.glob(f"{PARTIAL}*"):
-                with suppress(OSError):
-                    partial.unlink()
+        if self.read() is None and self.run_json.exists():
+            logger.warning("%s is damaged: it is set aside as %s, and the cell runs again", self.run_json, set_aside(self.run_json).name)
+        clear_all(self.path)
         revision, reason = code_revision()
         run = {
             "status": "running",
@@ -148,7 +152,7 @@ class RunFolder:
             "started": _now(),
             "finished": None,
         }
-        write_json(self.run_json, run)
+        write_sealed(self.run_json, run)
 
     def record(self, **changes: Any) -> None:
         """Changes fields of run.json; a mapping (digests, metrics, timings) is merged into the one that is there."""
@@ -157,11 +161,15 @@ class RunFolder:
             raise RunFolderError(f"{self.run_json} is gone or torn, though this cell is running; run the cell again")
         for name, value in changes.items():
             run[name] = {**run[name], **value} if isinstance(value, Mapping) and isinstance(run.get(name), dict) else value
-        write_json(self.run_json, run)
+        write_sealed(self.run_json, run)
 
     def finish(self, metrics: Mapping[str, Any], timings: Mapping[str, float], **changes: Any) -> None:
-        """Marks the cell as finished. metrics: {refined: {...}, coarse: {...}, ...}; timings in seconds. Write it last."""
-        self.record(status="finished", metrics=metrics, timings=timings, finished=_now(), **changes)
+        """Marks the cell as finished. metrics: {refined: {...}, coarse: {...}, ...}; timings in seconds. Write it last.
+
+        It gets the digests of the files that it leaves, which are compared when they are read.
+        """
+        left = digests_of(self.path, _LEFT)
+        self.record(status="finished", metrics=metrics, timings=timings, finished=_now(), **({"files": left} if left else {}), **changes)
 
     def fail(self, reason: object) -> None:
         """Marks the cell as failed, for a reason of one line."""

@@ -6,7 +6,6 @@ decoder which pieces it may write (`eval.any_piece=false`). Imports no heavy lib
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.runtime.errors import UserError
-from ablations.runtime.files import write_json
+from ablations.runtime.files import read_sealed, write_sealed
 from datamodules.words import words_of
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def gather(records: Sequence[CFPRecord], pieces_of: Callable[[list[str]], set[st
 
 def write(folder: Path, seen: SeenWords) -> None:
     """Write the file, whole or not at all."""
-    write_json(folder / FILE, {"format": _FORMAT, **content(seen)})
+    write_sealed(folder / FILE, {"format": _FORMAT, **content(seen)})
 
 
 def content(seen: SeenWords) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def read(folder: str | os.PathLike[str]) -> SeenWords | None:
     """
     path = Path(folder) / FILE
     try:
-        found = json.loads(path.read_bytes())
+        found = read_sealed(path)
         if found["format"] != _FORMAT:
             raise ValueError(f"its format is {found['format']}, this version reads {_FORMAT}")
         words, pieces = (frozenset(map(str, found[name])) for name in ("words", "pieces"))

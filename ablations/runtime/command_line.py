@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ablations.runtime import early_signals
-from ablations.runtime.errors import OneLineError, UserError, one_line
+from ablations.runtime.errors import OneLineError, UserError, one_line, shortened
 from ablations.runtime.launchers import require_numbers
 from ablations.runtime.leaving import leave_within
 from ablations.runtime.quiet_libraries import quiet_libraries
 from ablations.runtime.stopping import Preempted, StopRequest
+from ablations.runtime.streams import forgiving_streams
+from datamodules.files import WANT_OF_ROOM_OR_RIGHTS
 
 LOADING = "loading libraries (some seconds)"
 _HELP = ("--help", "-h")
@@ -107,7 +109,8 @@ def run_command(
     `stoppable=False` it handles signals itself.
     """
     try:
-        code = _ended(parser, work, argv, then, stoppable)
+        with forgiving_streams():
+            code = _ended(parser, work, argv, then, stoppable)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
         raise
@@ -138,6 +141,13 @@ def _ended(
     except (OneLineError, FloatingPointError) as error:
         say_error(error)
         return getattr(error, "exit_code", OneLineError.exit_code)
+    except OSError as error:
+        # Whatever wrote it: a full disk and a folder that is not ours are no faults of the program.
+        if error.errno not in WANT_OF_ROOM_OR_RIGHTS:
+            raise
+        where = f" {error.filename}" if error.filename is not None else ""
+        say_error(f"cannot read or write{where}: {error.strerror} (free space or permissions)")
+        return OneLineError.exit_code
     except Preempted as preempted:
         print(f"stopped by a signal ({preempted}); the same command {then}", file=sys.stderr)
         return preempted.exit_code
@@ -146,8 +156,8 @@ def _ended(
 
 
 def say_error(error: object) -> None:
-    """How every error is said."""
-    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    """How every error is said: in one line, whose long values are shortened."""
+    print(f"error: {shortened(error)}", file=sys.stderr, flush=True)
 
 
 def announce_libraries(say: Callable[[str], object] | None = None) -> None:

@@ -1,9 +1,10 @@
 """Frozen features on disk, computed once per data set and keyed by what made them.
 
-A cache is a folder `NAME-KEY/` with one memory-mapped `.npy` per feature, float32 (V, N, ...), and `meta.json`. KEY digests the
-encoder, the pictures in their order, the image size and the flips: whatever changes the numbers changes the folder. One
-process writes it aside, under a lock, and renames it; all read it. So a cache is whole or absent; one that is torn is rebuilt, never
-used. What a killed process had written goes on from there (`datamodules.feature_cache.partial`).
+A cache is a folder `NAME-KEY/` with one memory-mapped `.npy` per feature, float32 (V, N, ...), the digests of its rows, and `meta.json`.
+KEY digests the encoder, the pictures in their order, the image size and the flips: whatever changes the numbers changes the folder. One
+process writes it aside, under a lock, and renames it; all read it. So a cache is whole or absent; what is damaged in one is made again,
+never used (`datamodules.feature_cache.row_digests`). What a killed process had written goes on from there
+(`datamodules.feature_cache.partial`).
 
 Shapes: V = views (1, or 2: plain and mirrored), N = records, B = batch, 3 H W = picture.
 """
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
-from datamodules.feature_cache.partial import PartialCache, who_writes
+from datamodules.feature_cache.partial import PartialCache, take_back, who_writes
 from datamodules.feature_cache.ranges import Ranges, length, merged, missing, part_of
 from datamodules.files import explained_errors
 from datamodules.progress import duration
@@ -53,7 +54,7 @@ def open_or_build(
     that builds, and say so. Raises ValueError for features that are not finite or not of the promised shape, or where the disk is
     too small or cannot be written.
     """
-    pairs = [(cache, encoder) for cache, encoder in zip(caches, encoders, strict=True) if not cache.is_valid(full_check)]
+    pairs = [(cache, encoder) for cache, encoder in zip(caches, encoders, strict=True) if not cache.is_ready(full_check)]
     if not pairs:
         return
     pairs.sort(key=lambda pair: pair[0].folder)  # one order of locking for everyone: no deadlock
@@ -61,7 +62,10 @@ def open_or_build(
         for cache, _ in pairs:
             cache.cache_dir.mkdir(parents=True, exist_ok=True)
             locks.callback(_locked(cache, say).release)
-        pairs = [(cache, encoder) for cache, encoder in pairs if not cache.is_valid(full_check)]
+        pairs = [(cache, encoder) for cache, encoder in pairs if not cache.is_ready(full_check)]
+        for cache in (cache for cache, _ in pairs if cache.folder.exists()):
+            lost = take_back(cache)
+            say(f"feature cache: {cache.folder.name} is damaged ({lost} of {cache.num_records} pictures): these are made again")
         if pairs:
             _forecast([cache for cache, _ in pairs], say)
             _build(pairs, image_batches, track, say, together)

@@ -1,5 +1,8 @@
 """A feature cache while it is written: files of the final size, and notes of which rows of them are done.
 
+Beside each row its digest is written, by which rows are compared before they are gone on from, and later when they are read. A complete
+cache in which damage is found becomes an unfinished one again that lacks the damaged rows.
+
 A note is written after the rows have reached the disk, so that a process that was killed, or a machine that lost its power, can lose rows
 but never leave one that counts as done and is not. Several processes may write at a time, each other rows and a note of its own.
 """
@@ -11,13 +14,16 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datamodules.feature_cache.cache import SUSPECT
 from datamodules.feature_cache.ranges import Ranges, covers, length, merged
+from datamodules.feature_cache.row_digests import ROWS, different, digests_of, rows_name
 from datamodules.files import file_digest, put_in_place, write_atomically
 
 if TYPE_CHECKING:
@@ -38,22 +44,87 @@ def _note_of(cache: FeatureCache, path: Path) -> dict:
         if note["key"] != cache.key:
             return {}
         note["done"] = merged((int(start), int(end)) for start, end in note["done"])
+        note["batch"] = int(note.get("batch", 0))
         return note if all(0 <= start < end <= cache.num_records for start, end in note["done"]) else {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
+def _notes(cache: FeatureCache) -> list[dict]:
+    folder = _folder_of(cache)
+    return [_note_of(cache, path) for path in (folder / _NOTE, *sorted(folder.glob(_NOTES_BESIDE)))]
+
+
 def done_by_all(cache: FeatureCache) -> Ranges:
     """The rows that all notes together have."""
-    folder = _folder_of(cache)
-    notes = [_note_of(cache, path) for path in (folder / _NOTE, *sorted(folder.glob(_NOTES_BESIDE)))]
-    return merged(part for note in notes for part in note.get("done", ()))
+    return merged(part for note in _notes(cache) for part in note.get("done", ()))
 
 
 def who_writes(cache: FeatureCache) -> str:
     """Which process it is and how far, with a blank before it; nothing where that process has not noted anything yet."""
     note = _note_of(cache, _folder_of(cache) / _NOTE)
     return f" ({note['who']}, {length(done_by_all(cache))} of {cache.num_records} pictures)" if note else ""
+
+
+def take_back(cache: FeatureCache) -> int:
+    """Make an unfinished cache of a complete one that is damaged, with the rows that are whole; returns how many are not.
+
+    The caller holds the cache's lock. Whole batches are left out, so that the rows that are made again are what they were.
+    """
+    lost = cache.num_records
+    try:
+        meta = json.loads((cache.folder / "meta.json").read_bytes())
+        bad, batch = np.flatnonzero(~cache.whole_rows()), int(meta["batch"])
+        if meta["key"] == cache.key and batch > 0 and len(bad) < cache.num_records:
+            lost = len(bad)
+            shutil.rmtree(_folder_of(cache), ignore_errors=True)
+            put_in_place(cache.folder, _folder_of(cache))
+            _write_note(_folder_of(cache) / _NOTE, cache, _without([(0, cache.num_records)], bad, batch), batch)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        lost = cache.num_records
+    cache.forget()
+    shutil.rmtree(cache.folder, ignore_errors=True)
+    return lost
+
+
+def _layout(cache: FeatureCache) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """The arrays of a cache by their files' names: each feature, and the digests of its rows."""
+    rows = (cache.num_views, cache.num_records)
+    features = {f"{feature}.npy": (np.dtype(np.float32), (*rows, *shape)) for feature, shape in cache.shapes.items()}
+    return features | {rows_name(feature): (ROWS, rows) for feature in cache.shapes}
+
+
+def _whole_part(cache: FeatureCache, done: Ranges, batch: int) -> Ranges:
+    """Those of the ranges in which every row is what was written; none where the files are not those of this cache, at full length."""
+    try:
+        arrays = {name: np.load(_folder_of(cache) / name, mmap_mode="r") for name in _layout(cache)} if done and batch else {}
+    except (OSError, ValueError):
+        return []
+    if not arrays or any((arrays[name].dtype, arrays[name].shape) != wanted for name, wanted in _layout(cache).items()):
+        return []
+
+    bad = [
+        start + place
+        for start, end in done
+        for feature in cache.shapes
+        for view in range(cache.num_views)
+        for place in different(arrays[f"{feature}.npy"][view, start:end], arrays[rows_name(feature)][view, start:end])
+    ]
+    return _without(done, bad, batch)
+
+
+def _without(done: Ranges, bad: Iterable[int], batch: int) -> Ranges:
+    """The ranges without the batches of the bad rows: encoded in the same batches, rows come out as they were."""
+    lost = merged((place // batch * batch, place // batch * batch + batch) for place in map(int, bad)) if batch else []
+    kept = list(done)
+    for first, last in lost:
+        kept = [part for start, end in kept for part in ((start, min(end, first)), (max(start, last), end))]
+    return merged(kept)
+
+
+def _write_note(path: Path, cache: FeatureCache, done: Ranges, batch: int) -> None:
+    note = {"key": cache.key, "done": done, "batch": batch, "who": f"pid {os.getpid()} on {socket.gethostname()}"}
+    write_atomically(path, json.dumps(note).encode())
 
 
 class PartialCache:
@@ -69,16 +140,17 @@ class PartialCache:
         self._folder = _folder_of(cache)
         self._note_path = self._folder / (f"progress-{beside}.json" if beside else _NOTE)
         self._beside = beside
+        self._batch = 0
         self.done: Ranges = [] if beside else self._taken_up()
         self._noted = length(self.done)
         self._files: dict[str, int] = {}
         self._offsets: dict[str, int] = {}
-        for feature in cache.shapes:
-            there = bool(beside or self.done)
-            array = np.lib.format.open_memmap(self._path(feature), *(("r",) if there else ("w+", np.float32, self._shape(feature))))
-            self._offsets[feature] = array.offset
+        there = bool(beside or self.done)
+        for name, (dtype, shape) in _layout(cache).items():
+            array = np.lib.format.open_memmap(self._folder / name, *(("r",) if there else ("w+", dtype, shape)))
+            self._offsets[name] = array.offset
             del array
-            self._files[feature] = os.open(self._path(feature), os.O_WRONLY)
+            self._files[name] = os.open(self._folder / name, os.O_WRONLY)
         self._note()
 
     def _taken_up(self) -> Ranges:
@@ -86,8 +158,9 @@ class PartialCache:
         cache = self.cache
         for left_over in cache.cache_dir.glob(f".{cache.folder.name}.*.partial"):  # as earlier versions named it
             shutil.rmtree(left_over, ignore_errors=True)
-        done = done_by_all(cache)
-        if not done or not self._fits():
+        self._batch = max(note.get("batch", 0) for note in _notes(cache))
+        done = _whole_part(cache, done_by_all(cache), self._batch)
+        if not done:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir()
             return []
@@ -116,17 +189,19 @@ class PartialCache:
 
     def write(self, view: int, start: int, features: dict[str, np.ndarray]) -> None:
         """Features float32 (B, ...) of the records from position `start` on."""
+        self._batch = max(self._batch, *(len(values) for values in features.values()))
         for feature, values in features.items():
-            row_bytes = values.itemsize * int(np.prod(values.shape[1:]))
-            offset = self._offsets[feature] + (view * self.cache.num_records + start) * row_bytes
-            content = memoryview(np.ascontiguousarray(values)).cast("B")
-            try:
-                # Not through a memory map: a disk that fills up would kill the process there, here it is an error.
-                while content:
-                    written = os.pwrite(self._files[feature], content, offset)
-                    content, offset = content[written:], offset + written
-            except OSError as error:
-                raise self._explained(error) from error
+            for name, rows in ((f"{feature}.npy", values), (rows_name(feature), digests_of(values))):
+                row_bytes = rows.itemsize * int(np.prod(rows.shape[1:]))
+                offset = self._offsets[name] + (view * self.cache.num_records + start) * row_bytes
+                content = memoryview(np.ascontiguousarray(rows)).cast("B")
+                try:
+                    # Not through a memory map: a disk that fills up would kill the process there, here it is an error.
+                    while content:
+                        written = os.pwrite(self._files[name], content, offset)
+                        content, offset = content[written:], offset + written
+                except OSError as error:
+                    raise self._explained(error) from error
 
     def keep(self) -> None:
         """Make the rows that are done last."""
@@ -143,7 +218,10 @@ class PartialCache:
         self.keep()
         self._close()
         cache = self.cache
-        files = {f: {"bytes": self._path(f).stat().st_size, "sha256": file_digest(self._path(f))} for f in cache.shapes}
+
+        def described(name: str) -> dict:
+            return {"bytes": (self._folder / name).stat().st_size, "sha256": file_digest(self._folder / name)}
+
         meta = {
             "key": cache.key,
             "encoder": cache.name,
@@ -152,7 +230,9 @@ class PartialCache:
             "num_records": cache.num_records,
             "image_size": cache.image_size,
             "flips": cache.flips,
-            "files": files,
+            "batch": self._batch,
+            "files": {feature: described(f"{feature}.npy") for feature in cache.shapes},
+            "rows": {feature: described(rows_name(feature)) for feature in cache.shapes},
         }
         try:
             write_atomically(self._folder / "meta.json", json.dumps(meta, indent=1).encode())
@@ -163,8 +243,9 @@ class PartialCache:
         put_in_place(self._folder, cache.folder)
         for path in cache.folder.glob(_NOTES_BESIDE):
             path.unlink()
+        (cache.folder / SUSPECT).unlink(missing_ok=True)
         (cache.folder / _NOTE).unlink()  # last: a process that is killed before finds every row done
-        cache._arrays = {}
+        cache.forget()
 
     def abandon(self) -> None:
         """Close the files; what lasts stays for the next process, and a folder where nothing lasts goes."""
@@ -178,23 +259,8 @@ class PartialCache:
                 os.close(file)
         self._files = {}
 
-    def _path(self, feature: str) -> Path:
-        return self._folder / f"{feature}.npy"
-
-    def _shape(self, feature: str) -> tuple[int, ...]:
-        return (self.cache.num_views, self.cache.num_records, *self.cache.shapes[feature])
-
-    def _fits(self) -> bool:
-        """Whether the files are those of this cache, at their full length."""
-        try:
-            arrays = {feature: np.load(self._path(feature), mmap_mode="r") for feature in self.cache.shapes}
-        except (OSError, ValueError):
-            return False
-        return all(array.dtype == np.float32 and array.shape == self._shape(feature) for feature, array in arrays.items())
-
     def _note(self) -> None:
-        note = {"key": self.cache.key, "done": self.done, "who": f"pid {os.getpid()} on {socket.gethostname()}"}
-        write_atomically(self._note_path, json.dumps(note).encode())
+        _write_note(self._note_path, self.cache, self.done, self._batch)
 
     def _explained(self, error: OSError) -> Exception:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

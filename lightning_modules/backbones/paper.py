@@ -42,6 +42,7 @@ from lightning_modules.backbones.weight_files import (
     lacking,
     open_clip_part,
 )
+from lightning_modules.backbones.whole_files import require_no_pointer
 from lightning_modules.frozen_precision import FLOAT32, FrozenPrecision
 
 
@@ -160,6 +161,10 @@ def _check_folder(directory: Path) -> None:
             f"backbones.dir: {'; '.join(missing)} not found in {directory}: put it there, "
             "or leave backbones.dir unset to fetch the paper's backbones from their hubs"
         )
+    for source in (_IMAGE_MODEL, _OPEN_CLIP, _T5):
+        for path in sorted((directory / source.folder).rglob("*")):
+            if path.is_file():
+                require_no_pointer(path)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from lightning_modules.backbones.backbones import Backbones
+from lightning_modules.backbones.whole_files import in_one_line, require_no_pointer, require_whole
 from lightning_modules.text_decoder import PromptDecoder
 from lightning_modules.text_to_image import TextToImage
 
@@ -61,12 +62,15 @@ def build_tiny_networks(directory: Path = TINY) -> tuple[dict[str, nn.Module], S
 
 
 def load_tiny_backbones(directory: Path = TINY) -> Backbones:
-    """The embedded backbones. Raises FileNotFoundError naming the weights that are not in `directory`."""
+    """The embedded backbones. Raises FileNotFoundError naming the weights that are not in `directory`, and ValueError, one line, for files
+    that are damaged."""
     missing = [part for part in TINY_PARTS if not (directory / f"{part}.safetensors").exists()]
     if missing:
         raise FileNotFoundError(f"tiny weights {', '.join(missing)} are not in {directory}: run python -m ablations.pretrain_tiny")
     # A folder that pre-training wrote is complete; one that holds weights alone fits the embedded architectures.
-    networks, tokenizer, t5_tokenizer, scheduler = build_tiny_networks(directory if (directory / "configs").is_dir() else TINY)
+    require_whole(directory)
+    with in_one_line(f"the architecture of the tiny networks in {directory}"):
+        networks, tokenizer, t5_tokenizer, scheduler = build_tiny_networks(directory if (directory / "configs").is_dir() else TINY)
     for part, network in networks.items():
         load_weights(network, directory / f"{part}.safetensors")
     return _tiny_backbones("tiny", networks, tokenizer, t5_tokenizer, scheduler)
@@ -94,9 +98,14 @@ def _tiny_backbones(
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a safetensors file into a network of the same keys, in float32; tied weights may be stored once."""
-    state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
-    missing, unexpected = network.load_state_dict(state, strict=False)
+    """Load a safetensors file into a network of the same keys, in float32; tied weights may be stored once.
+
+    Raises ValueError, one line, for a file that is damaged or does not fit.
+    """
+    require_no_pointer(path)
+    with in_one_line(path):
+        state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+        missing, unexpected = network.load_state_dict(state, strict=False)
     own = network.state_dict()
     loaded = {own[name].data_ptr() for name in state if name in own}
     absent = [name for name in missing if own[name].data_ptr() not in loaded]

@@ -14,6 +14,7 @@ from ablations.config import parse
 from ablations.results.conditions import controls
 from ablations.results.run_folder import RunFolder
 from ablations.results.scores import COLUMNS
+from ablations.runtime.files import write_sealed
 from ablations.runtime.stopping import StopRequest
 
 CONTROLS = controls()
@@ -70,7 +71,7 @@ def test_a_cell_is_checked_and_arms_of_one_training_share_the_checks(finished, t
     assert run["checks"] == kept["checks"] and run["checks"]["records"] == 12
     assert {"afe_cosine_to_pooled", "afe_entropy_share", "clip_accuracy", "mse_gap_closed", "text_loss"} <= set(run["checks"])
     kept["checks"]["text_loss"] = 7.0
-    (finished.training_path / "checks.json").write_text(json.dumps(kept))
+    write_sealed(finished.training_path / "checks.json", kept)
     other = run_small(finished.training_path.parents[2], "prompt_len=4", "eval.num_prompts=0")
     assert json.loads(other.run_json.read_text())["checks"]["text_loss"] == 7.0
     curves = pd.read_csv(finished.metrics_csv)

@@ -1,5 +1,6 @@
 """Claims about the feature cache: it holds what the encoder gives, it is made once, and it is never used torn or stale."""
 
+import json
 import threading
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from datamodules.feature_cache.building import open_or_build
-from datamodules.feature_cache.cache import FeatureCache
+from datamodules.feature_cache.cache import DamagedFeaturesError, FeatureCache
 
 NUM_RECORDS, SIZE = 11, 16
 
@@ -41,8 +42,9 @@ def make_cache(folder, encoder, content="pictures-1", flips=True):
     return FeatureCache(folder, encoder.name, encoder.digest, encoder.shapes(), NUM_RECORDS, content, SIZE, flips)
 
 
-def build(cache, encoder, batch=4, say=lambda line: None, pictures=PICTURES, **options):
-    open_or_build([cache], [encoder], lambda: pictures.split(batch), lambda items, total, what: items, say, **options)
+def build(cache, encoder, batch=4, say=lambda line: None, pictures=PICTURES, image_batches=None, **options):
+    image_batches = image_batches or (lambda: pictures.split(batch))
+    open_or_build([cache], [encoder], image_batches, lambda items, total, what: items, say, **options)
 
 
 @pytest.fixture
@@ -108,14 +110,71 @@ def test_torn_cache_is_rebuilt_and_never_used(built, damage):
     assert path.read_bytes() == whole and built.is_valid(full=True)
 
 
-def test_full_check_finds_a_changed_byte_that_sizes_do_not_show(built):
-    path = built.folder / "latent_mean.npy"
+def part_of_them(start=0, end=None):
+    return PICTURES[start:end].split(4)
+
+
+def flip(path, at):
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[at] ^= 1
     path.write_bytes(bytes(content))
-    assert built.is_valid() and not built.is_valid(full=True)
+
+
+def test_a_changed_byte_is_found_when_a_small_cache_is_opened_and_its_batch_alone_is_made_again(built):
+    path, lines, encoder = built.folder / "latent_mean.npy", [], TinyEncoder()
+    whole = path.read_bytes()
+    flip(path, -1)  # of the last record, 10, whose batch holds 8 to 10
+    assert built.is_valid() and not built.is_valid(full=True) and not built.is_ready()
+    build(
+        make_cache(built.cache_dir, encoder),
+        encoder,
+        image_batches=part_of_them,
+        say=lines.append,
+    )
+    assert encoder.calls == 2 and path.read_bytes() == whole and built.is_valid(full=True)
+    assert lines[0] == f"feature cache: {built.folder.name} is damaged (1 of 11 pictures): these are made again"
+
+
+def test_a_row_of_a_large_cache_is_compared_when_it_is_read_and_made_again_by_the_next_run(built, monkeypatch):
+    monkeypatch.setattr("datamodules.feature_cache.cache.CHECKED_AT_ONCE", 0)
+    path, encoder = built.folder / "latent_logvar.npy", TinyEncoder()
+    whole = path.read_bytes()
+    flip(path, -1)
+    cache = make_cache(built.cache_dir, encoder)
+    assert cache.is_ready()
+    cache.rows(np.array([0, 1]), np.array([10, 9]))  # whole rows
+    with pytest.raises(DamagedFeaturesError, match=r"latent_logvar of picture 10 in .* is damaged .*: run again, which makes it anew"):
+        cache.rows(np.array([0, 1]), np.array([0, 10]))
+    build(make_cache(built.cache_dir, encoder), encoder, image_batches=part_of_them)
+    assert encoder.calls == 2 and path.read_bytes() == whole
+    assert not (built.folder / "damaged").exists()
+
+
+@pytest.mark.parametrize("damage", ["rows gone", "rows flipped", "rows of another shape"])
+def test_digests_of_rows_are_not_trusted_more_than_rows(built, damage):
+    path, rows, encoder = built.folder / "latent_mean.npy", built.folder / "latent_mean.rows.npy", TinyEncoder()
+    whole = path.read_bytes()
+    if damage == "rows gone":
+        rows.unlink()
+    elif damage == "rows flipped":
+        flip(rows, -1)
+    else:
+        np.save(rows, np.zeros((2, 5), np.uint64))
+    build(make_cache(built.cache_dir, encoder), encoder, image_batches=part_of_them)
+    assert path.read_bytes() == whole and built.is_valid(full=True) and encoder.calls == (2 if damage == "rows flipped" else 6)
+
+
+def test_a_cache_from_before_rows_had_digests_is_read_whole_when_it_is_opened(built):
+    meta_json = built.folder / "meta.json"
+    meta = json.loads(meta_json.read_bytes())
+    meta_json.write_text(json.dumps({name: value for name, value in meta.items() if name not in ("rows", "batch")}))
+    for path in built.folder.glob("*.rows.npy"):
+        path.unlink()
     encoder = TinyEncoder()
-    build(make_cache(built.cache_dir, encoder), encoder, full_check=True)
+    build(make_cache(built.cache_dir, encoder), encoder)
+    assert encoder.calls == 0
+    flip(built.folder / "latent_mean.npy", -1)
+    build(make_cache(built.cache_dir, encoder), encoder)
     assert encoder.calls == 6 and built.is_valid(full=True)
 
 
@@ -146,7 +205,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path):
 def test_size_is_forecast_and_a_small_disk_stops_before_encoding(tmp_path, monkeypatch):
     encoder, lines = TinyEncoder(), []
     cache = make_cache(tmp_path, encoder)
-    assert cache.num_bytes() == 2 * 2 * NUM_RECORDS * 2 * 4 * 4 * 4
+    assert cache.num_bytes() == 2 * 2 * NUM_RECORDS * (2 * 4 * 4 * 4 + 8)  # a digest of each row, 64 bits
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
     with pytest.raises(ValueError, match=r"data\.cache_dir.*data\.cache=false"):
         build(cache, encoder, say=lines.append)

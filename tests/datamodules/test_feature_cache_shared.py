@@ -63,7 +63,7 @@ def test_several_processes_write_what_one_writes_and_each_its_share(tmp_path, co
     assert (alone.folder / "mean.npy").read_bytes() == (shared.folder / "mean.npy").read_bytes()
     shares = [encoder.seen / 2 for encoder in encoders]  # plain and mirrored
     assert sum(shares) == len(PICTURES) and max(shares) - min(shares) <= 1
-    assert sorted(path.name for path in shared.folder.iterdir()) == ["mean.npy", "meta.json"]
+    assert sorted(path.name for path in shared.folder.iterdir()) == ["mean.npy", "mean.rows.npy", "meta.json"]
 
 
 class Killed(BaseException):

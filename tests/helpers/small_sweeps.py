@@ -19,7 +19,7 @@ SMALL = (
     *("eval.text_prompts=3", "wandb.mode=disabled", "trainer.threads=1", "train.check_records=0"),
 )
 # What a run.json says of when and how it came about rather than of results.
-_CIRCUMSTANCES = ("timings", "started", "finished", "reused")
+_CIRCUMSTANCES = ("timings", "started", "finished", "reused", "sha256")
 
 
 def small(*arguments: str) -> list[str]:

@@ -144,7 +144,7 @@ def test_finished_cell_holds_everything_that_readers_rely_on(folder):
     assert list(run) == (
         ["status", "arm", "seed", "train_id", "config", "digests", "code_revision", "code_digests"]
         + ["code_revision_reason"] * ("code_revision_reason" in run)
-        + ["metrics", "timings", "versions", "threads", "started", "finished"]
+        + ["metrics", "timings", "versions", "threads", "started", "finished", "sha256"]
     )
     assert (run["status"], run["arm"], run["seed"], run["train_id"]) == ("finished", folder.arm, 3, folder.train_id)
     assert run["config"] == to_flat_dict(folder.config)

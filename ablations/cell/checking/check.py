@@ -6,7 +6,6 @@ they were made from. What each figure is: see `figures` and `noise_gap`; text_lo
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import lightning_modules
@@ -18,7 +17,7 @@ from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
 from ablations.results.checkpoints import asked_for
 from ablations.results.made_by import digest_of_code
-from ablations.runtime.files import write_json
+from ablations.runtime.files import read_sealed, write_sealed
 from datamodules.files import file_digest
 
 CHECKS = "checks.json"
@@ -46,7 +45,7 @@ def check(work: Work, loaded: Loaded) -> dict[str, float]:
         checks = _kept(path, made_from)
         if checks is None:
             checks = measure(loaded, config.train.check_records)
-            write_json(path, {"made_from": made_from, "checks": checks})
+            write_sealed(path, {"made_from": made_from, "checks": checks})
     folder.record(checks=checks)
     work.tracker.summary({"checks": checks})
     work.console.say(f"checks: {in_words(checks)}")
@@ -78,7 +77,7 @@ def in_words(checks: dict[str, float]) -> str:
 
 def _kept(path: Path, made_from: dict) -> dict[str, float] | None:
     try:
-        content = json.loads(path.read_bytes())
-        return content["checks"] if content["made_from"] == made_from else None
+        content = read_sealed(path)
+        return dict(content["checks"]) if content["made_from"] == made_from else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

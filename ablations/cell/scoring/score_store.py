@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import os
 import secrets
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ablations.results.made_by import folder_of
-from ablations.runtime.files import whole_file, write_json
+from ablations.results.made_by import folder_of, write_made_by
+from ablations.runtime.errors import one_line
+from ablations.runtime.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class ScoreStore:
     def __init__(self, root: Path | None, made_by: Mapping[str, object]):
         self.folder = folder_of(Path(root) / "scores", made_by) if root is not None else None
         self.reused = 0
-        self._made_by = dict(made_by)
+        self._made_by, self._is_ready = dict(made_by), False
         self._in_memory: dict[str, dict[str, np.ndarray]] = {}
         self._in_files: dict[str, dict[str, Path]] = {}
         self._seen: set[str] = set()
@@ -75,7 +77,7 @@ class ScoreStore:
         places = self._in_files.setdefault(metric, {})
         found: dict[str, np.ndarray] = {}
         for path in dict.fromkeys(places[key] for key in sorted(keys) if key in places):
-            shard = _read_shard(path)
+            shard = _read_shard(path, metric)
             if shard is None:
                 self._in_files[metric] = places = {key: place for key, place in places.items() if place != path}
             else:
@@ -91,7 +93,7 @@ class ScoreStore:
             if path.name in self._seen:
                 continue
             self._seen.add(path.name)
-            shard = _read_shard(path)
+            shard = _read_shard(path, metric)
             if shard is not None:
                 self._in_files.setdefault(metric, {}).update(dict.fromkeys(shard[0], path))
         ended = time.monotonic()
@@ -101,20 +103,30 @@ class ScoreStore:
     def _write(self, metric: str, keys: list[str], rows: np.ndarray) -> None:
         if self.folder is None:
             return
-        if not (self.folder / "made_by.json").exists():
-            write_json(self.folder / "made_by.json", self._made_by)
+        if not self._is_ready:
+            write_made_by(self.folder, self._made_by)
+            self._is_ready = True
         path = self.folder / f"{metric}-{os.getpid()}-{secrets.token_hex(6)}.npz"
         self._seen.add(path.name)
         with whole_file(path, sync=False) as aside:
-            np.savez(aside, keys=np.array(keys), rows=rows)
+            np.savez(aside, keys=np.array(keys), rows=rows, digest=np.array(_digest_of(metric, keys, rows)))
         self._in_files.setdefault(metric, {}).update(dict.fromkeys(keys, path))
 
 
-def _read_shard(path: Path) -> tuple[list[str], np.ndarray] | None:
-    """The keys and rows of a file; None, with a warning, where it cannot be read."""
+def _read_shard(path: Path, metric: str) -> tuple[list[str], np.ndarray] | None:
+    """The keys and rows of a file; None, with a warning, where it cannot be read or is not what was written for this metric."""
     try:
-        with np.load(path, allow_pickle=False) as shard:
-            return shard["keys"].tolist(), shard["rows"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        logger.warning("%s cannot be read (%s): its scores are computed again", path, error)
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as shard:
+            keys, rows, digest = shard["keys"].tolist(), shard["rows"], str(shard["digest"])
+        if digest != _digest_of(metric, keys, rows):
+            raise ValueError("its rows are not those that were written")
+        return keys, rows
+    except Exception as error:  # a torn file has as many errors as it has bytes
+        logger.warning("%s cannot be read (%s): its scores are computed again", path, one_line(error)[:160])
         return None
+
+
+def _digest_of(metric: str, keys: Sequence[str], rows: np.ndarray) -> str:
+    sha = hashlib.sha256(json.dumps([metric, list(keys), rows.shape, str(rows.dtype)]).encode())
+    sha.update(np.ascontiguousarray(rows).tobytes())
+    return sha.hexdigest()

@@ -6,7 +6,6 @@ Beside each lies the digest of its bytes (NAME.sha256), which is compared when i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from pytorch_lightning.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from ablations.runtime import files
 from ablations.runtime.errors import UserError, one_line
-from ablations.runtime.files import whole_file, write_atomically
-from datamodules.files import file_digest
+from ablations.runtime.files import is_as_written, whole_file_with_digest
 
 _KEYS = ("state_dict", "global_step", "made_from")
 
@@ -30,12 +28,14 @@ class _WholeFiles(TorchCheckpointIO):
     """Writes each checkpoint whole or not at all, and the digest of its bytes."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        path = Path(path)
-        with whole_file(path) as aside:
-            torch.save(checkpoint, aside)
-            # Before the file takes its name, and with the digest of the one that it replaces: a process that is killed in between leaves a
-            # file of one of the two.
-            write_atomically(_digest_path(path), json.dumps([file_digest(aside), *_digests(path)[:1]]))
+        # Into a stream: by itself PyTorch's writer does not say why it could not write, and puts the file's passing name into the file.
+        with whole_file_with_digest(Path(path)) as aside, aside.open("wb") as stream:
+            try:
+                torch.save(checkpoint, stream)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 def in_background() -> AsyncCheckpointIO:
@@ -50,8 +50,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     One from before there were digests is read as it is.
     """
     remedy = "run its cell again, which sets it aside and trains anew"
-    digests = _digests(path)
-    if digests and file_digest(path) not in digests:
+    if not is_as_written(path):
         raise DamagedCheckpoint(f"{path} is damaged (its bytes are not those that were written): {remedy}")
     try:
         content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
@@ -68,24 +67,4 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def set_aside(path: Path, why: DamagedCheckpoint, say: Callable[[str], None]) -> None:
     """Rename a damaged checkpoint, so that the training can begin anew, and say so."""
     aside = files.set_aside(path)
-    _digest_path(path).unlink(missing_ok=True)
     say(f"training: {str(why).partition(': ')[0]}; it is set aside as {aside.name}")
-
-
-def remove(path: Path) -> None:
-    """Remove a checkpoint and its digest."""
-    path.unlink(missing_ok=True)
-    _digest_path(path).unlink(missing_ok=True)
-
-
-def _digest_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _digests(path: Path) -> list[str]:
-    """The digests that the file may have; none where nothing says so."""
-    try:
-        found = json.loads(_digest_path(path).read_bytes())
-    except (OSError, ValueError):
-        return []
-    return [digest for digest in found if isinstance(digest, str)] if isinstance(found, list) else []

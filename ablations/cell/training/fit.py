@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -19,12 +19,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from ablations.cell.loading.device import device_of
 from ablations.cell.processes.group import JoinedDDP, batch_group, sees_its_own_device, sharing_of
 from ablations.cell.processes.place import Place
-from ablations.cell.training.checkpoints import in_background, remove
+from ablations.cell.training.checkpoints import in_background
 from ablations.cell.work import Work
 from ablations.config import Config
 from ablations.results.checkpoints import FINAL, LAST, best_name, drop_all_but_best, kept_name, would_be_kept
 from ablations.results.logged import LOSS, MEMORY, NORM, RATE, SKIPPED, SPEED, TRAIN, VALIDATION
-from ablations.runtime.files import whole_file
+from ablations.runtime.errors import one_line
+from ablations.runtime.files import drop, is_as_written, set_aside, whole_file_with_digest
 from ablations.runtime.stopping import Preempted
 from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
@@ -55,7 +56,11 @@ class _Watch(pl.Callback):
         self._stop.reclaim()
         self._first = self._seen = trainer.global_step
         curves = self._folder.training_path / CURVES
-        self._rows = [row for row in read_curves(curves) if row["step"] <= self._first]
+        # Those that a damaged file has lost are missed aloud.
+        rows = usable_curves(curves, self._console.say)
+        if self._first and not rows:
+            self._console.say(f"training: {CURVES} has no rows of the first {self._first} steps")
+        self._rows = [row for row in rows if row["step"] <= self._first]
         self._started = self._saved = time.monotonic()
         self._reported = (self._first, self._started)
         self._progress = self._console.progress() if self._console.mode == "bar" else None
@@ -197,16 +202,31 @@ def _means(parts: list[dict[str, torch.Tensor]]) -> dict[str, float]:
 
 
 def read_curves(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv; none where there is no such file."""
+    """The rows of a metrics.csv; none where there is no such file. Raises ValueError, one line, for one that is damaged."""
     if not path.exists():
         return []
-    with path.open(newline="") as stream:
-        return [{name: float(value) for name, value in row.items() if value} | {"step": int(row["step"])} for row in csv.DictReader(stream)]
+    if not is_as_written(path):
+        raise ValueError("its bytes are not those that were written")
+    try:
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        return [{name: float(value) for name, value in row.items() if value} | {"step": int(row["step"])} for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:  # half a row has as many errors as it has columns
+        raise ValueError(one_line(error)[:100]) from error
+
+
+def usable_curves(path: Path, say: Callable[[str], object]) -> list[dict[str, float]]:
+    """`read_curves`, but a damaged file is set aside, and a line says so; it has no rows."""
+    try:
+        return read_curves(path)
+    except ValueError as error:
+        say(f"training: {path} is damaged ({error}): it is set aside as {set_aside(path).name}, and its rows are lost")
+        return []
 
 
 def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write rows as CSV, whole or not at all."""
-    with whole_file(path) as aside, aside.open("w", newline="") as stream:
+    """Write rows as CSV, whole or not at all, and the digest beside it."""
+    with whole_file_with_digest(path) as aside, aside.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -289,7 +309,7 @@ def fit(
                 # The signal came before the first step, while Lightning's handler was still in place.
                 raise Preempted("training, before its first step") from signalled
         if not (place and place.rank):  # all is written by now
-            remove(work.folder.checkpoints / LAST)
+            drop(work.folder.checkpoints / LAST)
             drop_all_but_best(work.folder.checkpoints, work.config.train.keep_best)
     finally:
         module.batch_group = None

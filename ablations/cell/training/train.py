@@ -14,15 +14,17 @@ from pathlib import Path
 from ablations.cell.loading.load import Loaded
 from ablations.cell.processes.group import check_devices, uses_ddp
 from ablations.cell.training import rehearsal
-from ablations.cell.training.checkpoints import DamagedCheckpoint, read_checkpoint, remove, set_aside
-from ablations.cell.training.fit import CURVES, fit
+from ablations.cell.training.checkpoints import DamagedCheckpoint, read_checkpoint, set_aside
+from ablations.cell.training.fit import CURVES, fit, usable_curves
 from ablations.cell.training.trained import Trained
 from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
 from ablations.figures.loss_curves import loss_curves
 from ablations.results import seen_words
 from ablations.results.checkpoints import FINAL, LAST, asked_for
-from ablations.runtime.files import whole_file, write_atomically
+from ablations.runtime.errors import UserError
+from ablations.runtime.files import drop, whole_file, write_atomically
+from ablations.runtime.files import set_aside as set_aside_file
 from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
@@ -40,7 +42,7 @@ def train(work: Work, loaded: Loaded) -> Trained:
     if is_rehearsal(work.config):
         rehearsal.show_costs(work, loaded, trained)
     curves = work.folder.training_path / CURVES
-    if curves.exists():
+    if usable_curves(curves, work.console.say):
         write_atomically(work.folder.metrics_csv, curves.read_bytes())
         with whole_file(work.folder.path / "loss_curves.png") as aside:
             loss_curves(work.folder.metrics_csv, aside, title=f"{work.folder.train_id}, seed {work.folder.seed}")
@@ -48,9 +50,14 @@ def train(work: Work, loaded: Loaded) -> Trained:
 
 
 def leave_seen_words(work: Work, module: PromptRefinerModule, data: CFPDataModule) -> None:
-    """Write which words and pieces the training's texts have into its folder, unless it is there already."""
+    """Write which words and pieces the training's texts have into its folder, unless it is there already and whole."""
     folder = work.folder.training_path
-    found = seen_words.read(folder)
+    try:
+        found = seen_words.read(folder)
+    except UserError as error:
+        aside = set_aside_file(folder / seen_words.FILE)
+        work.console.say(f"training: {str(error).partition(': ')[0]}; it is set aside as {aside.name} and made again")
+        found = None
     if found is None or found.data != data.digest:
         seen_words.write(folder, seen_words.gather(data.train_records, module.backbones.decoder.pieces_of, data.digest))
 
@@ -69,7 +76,7 @@ def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule
         try:
             if path.exists() and read_checkpoint(path)["made_from"] != made_from:
                 say(f"training: {path} was made from other data or weights, so it is not used")
-                remove(path)
+                drop(path)
         except DamagedCheckpoint as damaged:
             set_aside(path, damaged, say)
     if final.exists():
