@@ -24,6 +24,14 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} days {hours % 24} h" if hours % 24 else f"{hours // 24} days"
 
 
+def size_in_words(size: float) -> str:
+    """A number of bytes as people say it, in the largest unit of which there is one: "120 bytes", "3.2 MB", "21.5 GB"."""
+    for unit, bytes_ in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= bytes_:
+            return f"{size / bytes_:.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
 def track(
     items: Iterable[Item], total: int, what: str, say: Callable[[str], None], size: Callable[[Item], int] = lambda _: 1
 ) -> Iterator[Item]:

@@ -54,11 +54,11 @@ def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, co
     with crew_of(config, console) as crew, folder.lock():
         if folder.is_finished() and not config.force:
             console.say(f"{folder} is finished already (force=true runs it again)")
-            run = folder.read()
+            metrics = folder.read().get("metrics") or {}
             if os.environ.get("WANDB_SWEEP_ID"):
-                _track_again(config, folder, run["metrics"])
-            show_result(console, folder, run["metrics"], config)
-            return run["metrics"]
+                _track_again(config, folder, metrics)
+            show_result(console, folder, metrics, config)
+            return metrics
         is_anew = folder.is_finished()
         torch.set_num_threads(threads_of(config, shared.threads))
         folder.start(threads=torch.get_num_threads())
@@ -74,7 +74,11 @@ def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, co
             reason = f"{type(error).__name__}: {error}"
             _close(console, tracker, lambda: folder.fail(reason), 1)
             raise
-        tracker.finish(exit_code=0)
+        # The cell has ended by now: what is shown of it, or cannot be, changes nothing.
+        try:
+            show_result(console, folder, metrics, config)
+        finally:
+            tracker.finish(exit_code=0)
         return metrics
 
 
@@ -144,7 +148,7 @@ class Evaluated:
 
 
 def leave_behind(work: Work, trained: Trained, evaluated: Evaluated | None) -> dict:
-    """Diversity grid, W&B's summary, a finished run.json, and the result on the screen; returns the cell's metrics."""
+    """Diversity grid, W&B's summary and a finished run.json; returns the cell's metrics."""
     metrics: dict = {"training": {"steps": trained.steps}}
     reused: dict = {"training": trained.reused}
     if evaluated is not None:
@@ -154,7 +158,6 @@ def leave_behind(work: Work, trained: Trained, evaluated: Evaluated | None) -> d
         reused |= evaluated.reused
     work.tracker.summary(metrics)
     work.folder.finish(metrics, work.timings.seconds, reused=reused)
-    show_result(work.console, work.folder, metrics, work.config)
     return metrics
 
 

@@ -25,7 +25,7 @@ from datamodules.feature_cache.cache import FeatureCache, FeatureEncoder
 from datamodules.feature_cache.partial import PartialCache, take_back, who_writes
 from datamodules.feature_cache.ranges import Ranges, length, merged, missing, part_of
 from datamodules.files import explained_errors
-from datamodules.progress import duration
+from datamodules.progress import duration, size_in_words
 
 # Has all processes encode the rows that are missing: it hands their number to this one's part, and comes back when all are done.
 Together = Callable[[Ranges, Callable[[int], None]], None]
@@ -121,7 +121,7 @@ def _forecast(caches: list[FeatureCache], say: Callable[[str], None]) -> None:
     say(f"feature cache: encoding {caches[0].num_records} pictures{views}, into {names}: {size / 1e6:.1f} MB in {caches[0].cache_dir}")
     if needed > free:
         raise ValueError(
-            f"the feature cache needs {needed / 1e9:.2f} GB and {caches[0].cache_dir} has {free / 1e9:.2f} GB free: "
+            f"the feature cache needs {size_in_words(needed)} and {caches[0].cache_dir} has {size_in_words(free)} free: "
             "set data.cache_dir to a larger disk, or data.cache=false"
         )
 
