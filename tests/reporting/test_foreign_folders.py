@@ -17,7 +17,7 @@ from ablations.reporting.assembly import assemble
 from ablations.reporting.collect import collect
 from ablations.reporting.writing import write
 from ablations.runtime.errors import UserError
-from helpers.synthetic_runs import write_cell
+from helpers.synthetic_runs import forget_digests, write_cell
 
 SCRIPT = "<script>alert(1)</script>"
 SECRET = (255, 0, 255)
@@ -28,6 +28,7 @@ def outputs(tmp_path) -> Path:
     for settings in ({}, {"use_mse": False}):
         for seed in (0, 1):
             write_cell(tmp_path / "outputs", settings, seed, num_prompts=2, num_candidates=2)
+    forget_digests(tmp_path / "outputs")
     return tmp_path / "outputs"
 
 
