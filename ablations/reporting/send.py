@@ -13,6 +13,7 @@ from ablations.reporting.assembly import Report, all_tables
 from ablations.reporting.writing import Written
 from ablations.results.tracking import Asked, Tracker
 from ablations.results.wandb_settings import CannotTrack, is_disabled, mode_here, reason_of
+from ablations.runtime.quiet_libraries import quiet_libraries
 
 ARTIFACT, ARTIFACT_TYPE = "ablation-report", "report"
 # Seconds: sending is what this was asked for.
@@ -62,6 +63,7 @@ def send(report: Report, written: Written, project: str, entity: str | None = No
 
     Does nothing, and says so in one line, where W&B is not online: no login, or WANDB_MODE says offline or disabled.
     """
+    quiet_libraries()
     try:
         mode = "disabled" if is_disabled("auto", os.environ) else mode_here("auto")
     except Exception as error:  # whatever W&B trips over: the report is written

@@ -22,6 +22,7 @@ from ablations.results.wandb_run_id import run_id
 from ablations.results.wandb_settings import MODES, CannotTrack, has_login, is_disabled, mode_here, reason_of
 from ablations.results.wandb_thread import SideThread
 from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.quiet_libraries import quiet_libraries
 
 if TYPE_CHECKING:
     from ablations.figures.diversity_grid import GridRow
@@ -86,6 +87,7 @@ class Tracker:
             raise UserError(f"wandb.mode={asked.mode!r} is unknown; it may be {', '.join(MODES)}")
         if is_disabled(asked.mode, os.environ):
             return self
+        quiet_libraries()
         try:
             with _IMPORTING:
                 import wandb  # noqa: F401  (here: modules that two threads import at once may see each other half made)

@@ -23,6 +23,19 @@ ANSWERS = {
     "half": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{",
 }
 
+# A cell as W&B sees it, for a process of its own, which ends as every command does: RUN_DIR, then the fields of `Asked` as JSON.
+TRACKED_CELL = """
+import json, sys
+from ablations.results.tracking import Asked, Tracker
+from ablations.runtime.leaving import leave_within
+tracker = Tracker(init_timeout=2, finish_timeout=5).start({"seed": 0}, sys.argv[1], Asked(**json.loads(sys.argv[2])))
+tracker.log({"train": {"loss": 1.0}}, step=0)
+tracker.summary({"refined": {"fidelity": 0.5}})
+tracker.finish()
+print("the cell is done", flush=True)
+leave_within(4, 0)
+"""
+
 
 class OddServer:
     """Listens on a port of 127.0.0.1 and counts who knocks."""

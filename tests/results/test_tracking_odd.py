@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from ablations.results import wandb_run_id
 from ablations.results.tracking import Asked, Tracker
 from ablations.results.wandb_settings import forget_the_agents_run, mode_here
 from ablations.runtime.errors import UserError
-from helpers.odd_servers import ANSWERS, KEY, odd_server, without_wandb
+from helpers.odd_servers import ANSWERS, KEY, TRACKED_CELL, odd_server, without_wandb
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ODD_VARIABLES = {
     "WANDB_PROJECT": "a/b",
