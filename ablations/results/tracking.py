@@ -179,11 +179,18 @@ class Tracker:
         self._do("logging failed, this run is not tracked any further", lambda: self._run is None or use(self._run))
 
     def _close_quietly(self) -> None:
-        """Close the run after a failure, which has been said."""
+        """Close the run after a failure, which has been said, and W&B's service, which may be what failed: the next run gets another.
+
+        Else W&B would talk to it when Python ends, and print a traceback.
+        """
+        import wandb
+
         run, self._run = self._run, None
         if run is not None:
             with suppress(BaseException):
                 run.finish(exit_code=1)
+        with suppress(BaseException):
+            wandb.teardown(exit_code=1)
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Logs values, nested or flat, at a training step (steps must not go back)."""

@@ -54,6 +54,7 @@ def mode_here(mode: str) -> str:
 
     Raises CannotTrack for what W&B would refuse, and whatever W&B trips over.
     """
+    _hush()
     _require_accepted(os.environ)
     if os.environ.get("WANDB_MODE", "").strip():
         # W&B reads it again, by itself, and takes no other spelling.
@@ -105,6 +106,9 @@ def _require_accepted(environment: Mapping[str, str]) -> None:
             except Exception as error:
                 value = "" if any(word in name for word in _SECRET) else f"={environment[name][:40]!r}"
                 raise CannotTrack(f"W&B does not take {name}{value} ({reason_of(error, environment)})") from error
+    token = environment.get("WANDB_IDENTITY_TOKEN_FILE")
+    if token and not os.access(token, os.R_OK):
+        raise CannotTrack("W&B does not take WANDB_IDENTITY_TOKEN_FILE (there is no such file, or it cannot be read)")
 
 
 def reason_of(error: BaseException, environment: Mapping[str, str] = os.environ) -> str:
@@ -122,9 +126,16 @@ def reason_of(error: BaseException, environment: Mapping[str, str] = os.environ)
 def _set_up() -> Any:
     import wandb
 
+    return wandb.setup(settings=_hush())
+
+
+def _hush() -> Any:
+    """Have W&B say nothing itself: it checks variables and reads its files before it looks at the settings that it is set up with."""
+    import wandb
+
     quiet = wandb.Settings(silent=True, quiet=True)
-    wandb.termsetup(quiet, None)  # it reads its files before it looks at the settings that it is given here
-    return wandb.setup(settings=quiet)
+    wandb.termsetup(quiet, None)
+    return quiet
 
 
 def forget_the_agents_run() -> None:

@@ -100,6 +100,42 @@ def test_a_secret_is_in_no_line(tmp_path, monkeypatch, capfd):
     assert secret not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_a_process_that_is_not_online_opens_no_connection_not_even_at_its_end(mode, tmp_path):
+    with odd_server("no W&B") as server:
+        variables = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "WANDB_MODE": mode, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", TRACKED_CELL, str(tmp_path / "run"), '{"name": "n"}']
+        done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout, done.stderr, server.knocks) == (0, "the cell is done\n", "", [])
+
+
+TWO_CELLS = """
+import os, signal, sys
+from pathlib import Path
+from ablations.results.tracking import Asked, Tracker
+from ablations.runtime.leaving import leave_within
+for name in ("first", "second"):
+    tracker = Tracker().start({}, Path(sys.argv[1]) / name, Asked("n", mode="offline"))
+    tracker.log({"a": 1.0}, step=0)
+    assert tracker.wait(60)
+    if name == "first":
+        commands = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
+        (service,) = (int(number) for number, command in commands.items() if b"--pid\\0%d\\0" % os.getpid() in command)
+        os.kill(service, signal.SIGKILL)
+    tracker.log({"a": 2.0}, step=1)
+    tracker.finish()
+leave_within(4, 0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked up in /proc")
+def test_wandbs_own_service_may_die_and_the_next_cell_gets_another(tmp_path):
+    command = [sys.executable, "-c", TWO_CELLS, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1 and done.stderr.startswith("W&B: "), done.stderr
+    assert len(list(tmp_path.glob("second/wandb/offline-run-*/*.wandb"))) == 1
+
+
 @pytest.mark.parametrize(
     ("mode", "becomes"), [("offline", "offline"), ("disabled", "disabled"), ("dryrun", "offline"), ("online", "online")]
 )
@@ -158,13 +194,10 @@ def test_whatever_wandb_raises_wherever_costs_one_line(where, error, tmp_path, m
     if where in ("log", "finish"):
         tracker = Tracker().start({}, tmp_path / "run", Asked("n", mode="offline"))
         assert tracker.wait(60)
-        finish = tracker._run.finish
         monkeypatch.setattr(tracker._run, where, fail)
         tracker.log({"a": 1.0}, step=0)
         tracker.log({"a": 1.0}, step=1)
         tracker.finish()
-        if where == "finish":
-            finish()
     else:
         with monkeypatch.context() as context:
             context.setattr(wandb, where, fail)

@@ -66,7 +66,7 @@ def try_wandb(seed: int, count: int, folder: Path) -> Tried:
         if done.returncode or done.stdout != "the cell is done\n":
             return f"code {done.returncode}, {done.stdout[:200]!r} {done.stderr[-300:]!r}, with {shown}"
         if len(lines) > 2 or not all(line.startswith("W&B: ") and len(line) < 300 for line in lines):
-            return f"it said {done.stderr[-600:]!r}, with {shown}"
+            return f"it said {done.stderr[:400]!r} ... {done.stderr[-200:]!r}, with {shown}"
         return None if time.monotonic() - began < _SECONDS else f"it took {time.monotonic() - began:.0f} s, with {shown}"
 
     return each("wandb", seed, count, attempt)
