@@ -6,6 +6,7 @@ The statistics are those of the report (crossed seeds and prompts, Holm's correc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ablations.baselines.register import REFERENCE
 from ablations.comparing.results import MethodResult, Results
@@ -105,9 +106,7 @@ def main_table(results: Results) -> ReportTable:
     failed = [method for method in results.methods if method.num_failed]
     notes = [f"Not available: {name}: {why}" for name, why in results.unavailable.items()]
     notes += [
-        "Every method reads the coarse prompt of middle length (6 to 10 tokens) and is drawn at the same image noise."
-        if comparison.config.eval.coarse_length == "middle"
-        else f"Every method reads the coarse prompt of length {comparison.config.eval.coarse_length}.",
+        _what_is_read(results),
         "CLIP score is read against the prompt that a picture was drawn from; CLIP score, coarse, against the user's words.",
     ]
     if failed:
@@ -117,6 +116,17 @@ def main_table(results: Results) -> ReportTable:
         )
     heading = Heading("comparison", "Comparison with other ways to write prompts", REFERENCE, held_fixed(settings), notes)
     return table_of_rows(section, heading, labels, {name: (by_seed, "refined") for name, by_seed in cells.items()})
+
+
+def _what_is_read(results: Results) -> str:
+    """What every method reads, as a note of the table has it."""
+    config = results.comparison.config
+    if not any(prompt.fine_prompt for prompt in results.prompts):
+        listed = config.eval.prompts or config.data.test_source or ""
+        return f"Every method reads the prompts of {Path(listed).name} as they are, and is drawn at the same image noise."
+    if config.eval.coarse_length == "middle":
+        return "Every method reads the coarse prompt of middle length (6 to 10 tokens) and is drawn at the same image noise."
+    return f"Every method reads the coarse prompt of length {config.eval.coarse_length}."
 
 
 def duels(table: ReportTable, results: Results) -> list[Duel]:
