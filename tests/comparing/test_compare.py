@@ -26,7 +26,7 @@ from ablations.reporting.statistics import paired_difference
 from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import Preempted
 from helpers.chat_server import Server, ok
-from helpers.language_models import save_gpt2, save_t5
+from helpers.language_models import save_chat_model, save_gpt2, save_t5
 from helpers.trained_runs import make_run
 
 SEEDS, PROMPTS, CANDIDATES = (0, 1, 2), 2, 2
@@ -52,6 +52,7 @@ class Compared:
         for number, name in enumerate(("gpt2", "promptist", "magicprompt")):
             save_gpt2(self.models / name, seed=number, tokenizer=name != "promptist")
         save_t5(self.models / "flan_t5", seed=7)
+        save_chat_model(self.models / "smollm2", seed=8)
         server.replies = [ok("a very fine picture, 8k"), ok("I'm sorry, I can't."), ok("another fine picture, oil painting")]
         self.to = self.arm.parent / "comparisons" / self.arm.name
         self.arguments = [str(self.arm), "--prompts", str(PROMPTS), "--methods", "all", "--models", str(self.models), "--progress", "plain"]

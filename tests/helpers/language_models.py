@@ -48,3 +48,23 @@ def save_t5(folder: Path, seed: int) -> None:
         )  # fmt: skip
         T5ForConditionalGeneration(config).save_pretrained(folder)
     made.save_pretrained(folder)
+
+
+def save_chat_model(folder: Path, seed: int, template: bool = True) -> None:
+    """A Llama of 512 positions with a chat template in the manner of ChatML, or without one."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    made = _byte_tokenizer({"eos_token": "<|im_end|>", "bos_token": "<|im_start|>", "pad_token": "<|im_end|>"})
+    if template:
+        made.chat_template = (
+            "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=len(made), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=512, eos_token_id=made.eos_token_id, bos_token_id=made.bos_token_id, pad_token_id=made.pad_token_id,
+        )  # fmt: skip
+        LlamaForCausalLM(config).save_pretrained(folder)
+    made.save_pretrained(folder)
