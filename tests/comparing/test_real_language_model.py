@@ -105,7 +105,7 @@ def test_what_top_k_of_one_writes_is_what_the_saved_folder_says_by_greedy_choice
 def test_an_unmodified_server_of_it_is_asked_under_a_name_two_requests_at_a_time(arm, folder, tmp_path):
     with serving(folder, tmp_path / "server.log") as url:
         lines, output, page = compared(
-            arm, "--methods", "coarse", "--chat", f"smol={folder}", "--chat-url", url, "--chat-at-once", "2", "--chat-timeout", "60"
+            arm, "--methods", "coarse", "--chat", f"smol={folder}", "--chat-url", url, "--chat-at-once", "2", "--chat-timeout", "300"
         )
     rows_of(lines, "chat-smol")
     assert "smol: 4 requests (0 answers from the cache)" in output and "does not sample" not in output
