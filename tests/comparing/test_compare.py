@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from ablations import compare
+from ablations.baselines.chat_settings import chat_models
 from ablations.baselines.register import all_methods
 from ablations.cell.drawing import pictures as drawing
 from ablations.cell.refining.keys import image_seed
@@ -239,8 +240,8 @@ def test_seeds_of_the_paper_profile_are_not_trained_in_passing(tmp_path):
 
 
 def test_chat_models_stand_before_our_refiner_and_the_reference_is_always_there():
-    chat = plan.ChatSettings(models=("gpt-4",))
-    assert plan.methods_of("fine, coarse", chat) == ("coarse", "chat:gpt-4", "refiner", "fine")
+    chat = plan.ChatSettings(models=chat_models(["gpt-4", "mine=/a/model"]))
+    assert plan.methods_of("fine, coarse", chat) == ("coarse", "chat:gpt-4", "chat:mine", "refiner", "fine")
     assert plan.methods_of(None, plan.ChatSettings()) == ("coarse", "most_frequent", "frequent_drawn", "refiner", "refiner_rewrite", "fine")
 
 

@@ -66,5 +66,11 @@ def save_chat_model(folder: Path, seed: int, template: bool = True) -> None:
             vocab_size=len(made), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
             max_position_embeddings=512, eos_token_id=made.eos_token_id, bos_token_id=made.bos_token_id, pad_token_id=made.pad_token_id,
         )  # fmt: skip
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model = LlamaForCausalLM(config)
+    # It writes one line, of letters and the like: a direction that every state has speaks against whatever else there is.
+    other = [i for token, i in made.get_vocab().items() if len(token) == 1 and not ("!" <= token <= "~" or token == "\u0120")]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 5.0
+        model.lm_head.weight[other, 0] = -30.0
+    model.save_pretrained(folder)
     made.save_pretrained(folder)
