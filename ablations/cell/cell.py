@@ -28,6 +28,7 @@ from ablations.cell.training.train import train
 from ablations.cell.training.trained import Trained
 from ablations.cell.work import Work
 from ablations.config import Config, to_flat_dict
+from ablations.config.names import tags_of
 from ablations.config.scope import TINY_WORLD_NOTE
 from ablations.figures.diversity_grid import draw_grid
 from ablations.results.picture_files import PictureFiles
@@ -39,6 +40,9 @@ from ablations.runtime.errors import RunFolderError, UserError
 from ablations.runtime.files import whole_file
 from ablations.runtime.stopping import Preempted, StopRequest
 from datamodules.feature_cache.cache import DamagedFeaturesError
+
+# What a run in W&B is of: its job type there.
+CELL = "cell"
 
 
 def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, console: Console | None = None) -> dict:
@@ -85,7 +89,9 @@ def run_cell(config: Config, stop: StopRequest, shared: Shared | None = None, co
 def _start(tracker: Tracker, config: Config, folder: RunFolder, is_anew: bool = False) -> None:
     asked = config.wandb
     name, group = asked.name or str(folder), asked.group or folder.arm
-    tracker.start(to_flat_dict(config), folder.path, Asked(name, group, asked.project, asked.entity, asked.mode, is_anew))
+    tracker.start(
+        to_flat_dict(config), folder.path, Asked(name, group, asked.project, asked.entity, asked.mode, is_anew, CELL, tags_of(config))
+    )
 
 
 def _track_again(config: Config, folder: RunFolder, metrics: dict) -> None:

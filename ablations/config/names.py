@@ -38,11 +38,22 @@ def digest(config: Config, kinds: tuple[str, ...], keys: Mapping[str, Key] = KEY
 
 def arm_name(config: Config) -> str:
     """The arm's folder name, as in `tiny-len6-mse-text-clip-afe-1a2b3c4d`: a slug and 8 digits of the digest of all train and eval keys."""
+    return "-".join([*_words(config), digest(config, ("train", "eval"))[:8]])
+
+
+def tags_of(config: Config) -> tuple[str, ...]:
+    """The arm in words by which runs can be filtered, as in ("tiny", "len6", "mse", "clip", "afe", "reading:experts", "data:tiny")."""
+    own = [f"reading:{config.afe.reading}"] if config.use_afe else []
+    source = config.data.source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return tuple(tag[:64] for tag in dict.fromkeys([*_words(config), *own, f"data:{source}"]))
+
+
+def _words(config: Config) -> list[str]:
     e = config.eval
     words = [config.profile, f"len{config.prompt_len}"]
     words += ["rewrite"] if e.mode == "rewrite" else ["append"] if e.extend_by == "append" else []
     words += [f"rounds{e.rounds}"] if e.rounds > 1 else []
-    return "-".join([*words, *_terms(config), digest(config, ("train", "eval"))[:8]])
+    return [*words, *_terms(config)]
 
 
 def train_id(config: Config) -> str:

@@ -76,9 +76,10 @@ def send(report: Report, written: Written, project: str, entity: str | None = No
         return True
     tracker = ReportTracker(finish_timeout=_FINISH_TIMEOUT)
     config = {"output_dir": report.collection.output_dir.name, "sections": [section.section.slug for section in report.sections]}
-    asked = Asked("ablation report", "reports", project, entity, mode="online", is_anew=True)
+    asked = Asked("ablation report", "reports", project, entity, mode="online", is_anew=True, job_type="report")
     tracker.start(config, written.folder, asked)
     tables = {"verdicts": (tidy.VERDICT_COLUMNS, tidy.verdict_lines(report)), "cells": (tidy.CELL_COLUMNS, tidy.cell_lines(report))}
+    tables["best_arms"] = (tidy.BEST_COLUMNS, tidy.best_lines(all_tables(report)))
     tables |= {f"tables/{table.slug}": (tidy.TABLE_COLUMNS, tidy.table_lines(table)) for table in all_tables(report)}
     tracker.log_tables(tables)
     tracker.log_page("report", written.page)

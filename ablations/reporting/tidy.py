@@ -33,6 +33,22 @@ VERDICT_COLUMNS = (
     *("positive_control", "placebo", "scope", "table"),
 )
 CELL_COLUMNS = ("cell", "status", "section", "profile", "data_digest", "weights_digest", "code_revision", "note")
+BEST_COLUMNS = (
+    "table",
+    "condition",
+    "metric",
+    "read_in",
+    "better",
+    "of_rows",
+    "label",
+    "arm",
+    "seeds",
+    "prompts",
+    "mean",
+    "low",
+    "high",
+    "lead",
+)
 Lines = list[tuple]
 
 
@@ -92,3 +108,24 @@ def cell_lines(report: Report) -> Lines:
             digests = (cell.data_digest, cell.weights_digest, cell.code_revision)
             lines.append((f"{cell.arm}/seed-{cell.seed}", "finished", section.section.slug, cell.profile, *digests, note))
     return lines + [(item.name, item.status, None, None, None, None, None, item.reason) for item in report.collection.left_out]
+
+
+def best_lines(tables: Iterable[ReportTable]) -> Lines:
+    """For every table and metric that has a better side, the row with the best mean, as tuples of BEST_COLUMNS.
+
+    `lead` is by how much it is better than the next one. The best of several means is too good by chance: the interval is that of the row
+    alone, and what decides between rows are the tables' differences. A metric with a value in one row only has no best one.
+    """
+    lines: Lines = []
+    for table in tables:
+        for column in (column for column in table.columns if column.better):
+            rows = [row for row in table.rows if row.arm and column.key in row.entries]
+            sign = 1 if column.better == "higher" else -1
+            rows.sort(key=lambda row: (-sign * row.entries[column.key].mean, row.key))
+            if len(rows) < 2:
+                continue
+            best, entry = rows[0], rows[0].entries[column.key]
+            lead = abs(entry.mean - rows[1].entries[column.key].mean)
+            found = (table.slug, table.condition, column.metric, column.condition, column.better, len(rows), best.label, best.arm)
+            lines.append((*found, entry.num_seeds, entry.num_prompts, entry.mean, *(entry.interval or (None, None)), lead))
+    return lines

@@ -38,9 +38,13 @@ def _say(line: str) -> None:
     print(f"W&B: {one_line(line)}", file=sys.stderr, flush=True)
 
 
+def _leave_it_to_the_agent() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Asked:
-    """What a run is to be: its name, what it is grouped by, where it goes, and how (see `resolve_mode`).
+    """What a run is to be: its name, what it is grouped by, where it goes, and how (see `resolve_mode`); its kind and its tags.
 
     `is_anew`: it begins again, as a new run, where the folder has one.
     """
@@ -51,6 +55,8 @@ class Asked:
     entity: str | None = None
     mode: str = "auto"
     is_anew: bool = False
+    job_type: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Tracker:
@@ -109,6 +115,7 @@ class Tracker:
             _say("online was asked for but there is no login (run `wandb login` or set WANDB_API_KEY); going on offline")
             resolved = "offline"
         options: dict[str, Any] = {"config": config, "dir": str(self._folder), "name": asked.name, "group": asked.group}
+        options |= {"job_type": asked.job_type, "tags": list(asked.tags) or None}
         is_of_a_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
         if not is_of_a_sweep:
             if os.environ.get("WANDB_RUN_ID"):
@@ -145,6 +152,8 @@ class Tracker:
             init_timeout=self._init_timeout,
             finish_timeout=0.9 * self._finish_timeout,
             finish_timeout_raises=True,
+            # The agent passes a stop on as a signal; a second one would end the process before it has saved.
+            stop_fn=_leave_it_to_the_agent if os.environ.get("WANDB_SWEEP_ID") else None,
         )
         Path(options["dir"]).mkdir(parents=True, exist_ok=True)
         # Many cells run in one process; a run that an earlier cell left open must be neither continued nor called finished.

@@ -19,6 +19,7 @@ import yaml
 
 from ablations.config import KEYS
 from ablations.config.parsing import Key, Scalar, convert, read_command_line, require_known, show
+from ablations.results.logged import TRAIN, VALIDATION
 from ablations.runtime.errors import UserError
 from ablations.runtime.foreign import is_file, is_folder, shown
 from ablations.runtime.plugins import load_plugins
@@ -110,6 +111,7 @@ def read_sweep_file(path: str | os.PathLike[str], arguments: list[str] | tuple[s
     if fixed.get("force"):
         raise UserError("force=true would run finished cells again at every start of the sweep: delete their folders instead")
     metric, goal = _metric(content.get("metric"), method, path)
+    _require_early_terminate(content.get("early_terminate"), metric, path)
     run_cap = content.get("run_cap")
     if run_cap is not None and (not isinstance(run_cap, int) or isinstance(run_cap, bool) or run_cap < 1):
         raise UserError(f"{path}: run_cap must be an integer of at least 1, not {show(run_cap)}")
@@ -309,6 +311,27 @@ def _metric(block: object, method: str, path: Path) -> tuple[str | None, str]:
     if goal not in ("minimize", "maximize"):
         raise UserError(f"{path}: goal of the metric must be minimize or maximize, not {show(goal)}")
     return block["name"], goal
+
+
+def _require_early_terminate(block: object, metric: str | None, path: Path) -> None:
+    """Raises UserError where W&B's server could stop nothing by it: it looks at what a training logs at its steps."""
+    if block is None:
+        return
+    example = "early_terminate: {type: hyperband, min_iter: 3}"
+    fields = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+    if not isinstance(block, dict) or block.get("type") != "hyperband" or set(block) - set(fields):
+        raise UserError(f"{path}: early_terminate must be of type hyperband, with {', '.join(fields[1:])}, as in {example}")
+    whole = {name: block[name] for name in fields[1:-1] if name in block}
+    wrong = next((name for name, raw in whole.items() if isinstance(raw, bool) or not isinstance(raw, int) or raw < 1), None)
+    if wrong:
+        raise UserError(f"{path}: {wrong} of early_terminate must be an integer of at least 1, not {show(whole[wrong])}")
+    if ("min_iter" in whole) == ("max_iter" in whole) or ("max_iter" in whole and "s" not in whole):
+        raise UserError(f"{path}: early_terminate must have either min_iter, or max_iter with s, as in {example}")
+    if metric is None or not metric.startswith((TRAIN, VALIDATION)):
+        raise UserError(
+            f"{path}: early_terminate needs a metric that a training logs at its steps, as val/loss, not {metric or 'none'}: nothing else "
+            "is known before a cell is done"
+        )
 
 
 def digest_of(sweep: SweepFile, *further: object) -> str:

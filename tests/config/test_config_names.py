@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ablations.config import KEYS, arm_name, digest, from_flat_dict, parse, to_flat_dict, train_id
+from ablations.config.names import tags_of
 from ablations.config.parsing import Key, Option
 from ablations.runtime.errors import UserError
 
@@ -33,6 +34,20 @@ def test_slug_says_what_is_on_and_how_it_refines():
     assert slug("use_clip=false", "use_feature=true") == "tiny-len6-mse-text-feature"
     assert slug("eval.mode=rewrite") == "tiny-len6-rewrite-mse-text-clip-afe"
     assert slug("eval.extend_by=append", "eval.rounds=3") == "tiny-len6-append-rounds3-mse-text-clip-afe"
+
+
+def test_tags_are_the_arm_in_words():
+    assert tags_of(parse(["use_mse=false", "afe.reading=experts"])) == (
+        "tiny",
+        "len6",
+        "text",
+        "clip",
+        "afe",
+        "reading:experts",
+        "data:tiny",
+    )
+    assert tags_of(from_flat_dict({"data.source": "/home/me/cfp.csv", "use_clip": False}))[-1] == "data:cfp.csv"
+    assert all(1 <= len(tag) <= 64 for tag in tags_of(from_flat_dict({"data.source": f"{'x' * 99}.csv"})))
 
 
 OTHER_VALUES = {

@@ -196,7 +196,7 @@ def test_every_message_that_is_explained_exists_in_the_code():
 
 
 def test_the_pages_show_every_example_as_the_tests_run_it():
-    page = "".join((ROOT / "docs" / name).read_text() for name in ("extending.md", "comparing.md"))
+    page = "".join((ROOT / "docs" / name).read_text() for name in ("extending.md", "comparing.md", "configuring.md"))
     shown = dict(re.findall(r"<!-- example: (\w+\.py) -->\n```python\n(.*?)```", page, flags=re.DOTALL))
     files = {path.name: path.read_text() for path in (ROOT / "docs" / "examples").glob("*.py")}
-    assert len(files) == 7 and shown == files
+    assert len(files) == 8 and shown == files

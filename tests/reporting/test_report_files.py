@@ -242,6 +242,18 @@ def clean_wandb(monkeypatch, tmp_path):
     wandb.teardown()
 
 
+def test_the_best_row_of_a_metric_is_the_one_with_the_best_mean_on_its_better_side(report):
+    tables = report.sections[0].tables
+    lines = [dict(zip(tidy.BEST_COLUMNS, line, strict=True)) for line in tidy.best_lines(tables)]
+    assert len(lines) > 4 and {line["better"] for line in lines} <= {"higher", "lower"}
+    for line in lines:
+        (table,) = (table for table in tables if table.slug == line["table"])
+        (column,) = (c for c in table.columns if (c.metric, c.condition) == (line["metric"], line["read_in"]))
+        means = sorted((row.entries[column.key].mean for row in table.rows if row.arm and column.key in row.entries), reverse=True)
+        best, second = (means[0], means[1]) if line["better"] == "higher" else (means[-1], means[-2])
+        assert line["mean"] == best and line["lead"] == pytest.approx(abs(best - second)) and line["of_rows"] == len(means)
+
+
 def test_without_a_login_nothing_is_sent_and_a_line_says_so(clean_wandb, report, written, capsys):
     from ablations.reporting.send import send
 
@@ -272,7 +284,7 @@ def test_online_the_tables_the_page_and_every_file_reach_the_server(clean_wandb,
     assert "W&B: report sent to" in capsys.readouterr().out
     (run,) = server.store.runs.values()
     assert (run["displayName"], run["project"], run["state"]) == ("ablation report", "reports", "finished")
-    assert {"verdicts", "cells", "report"} <= set(run["summary"])
+    assert run["jobType"] == "report" and {"verdicts", "cells", "best_arms", "report"} <= set(run["summary"])
     assert sum(name.startswith("tables/") for name in run["summary"]) == len(report.sections[0].tables)
     assert run["summary"]["verdicts"]["nrows"] == len(report.sections[0].verdicts)
     sent = {str(path.relative_to(written.folder)) for path in written.files}

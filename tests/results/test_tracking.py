@@ -45,7 +45,9 @@ def _grid(tmp_path: Path) -> tuple[Path, list[GridRow]]:
 def _run_a_cell(tracker: Tracker, tmp_path: Path, exit_code: int = 0, mode: str = "auto") -> Tracker:
     png, rows = _grid(tmp_path)
     tracker.start(
-        {"prompt_len": 6, "loss.mse_weight": 1.0, "seed": 0}, tmp_path / "run", Asked("arm-seed-0", "arm", "ablations", mode=mode)
+        {"prompt_len": 6, "loss.mse_weight": 1.0, "seed": 0},
+        tmp_path / "run",
+        Asked("arm-seed-0", "arm", "ablations", mode=mode, job_type="cell", tags=("tiny", "len6")),
     )
     tracker.log({"train/loss": 2.5}, step=0)
     tracker.log({"train": {"loss": 1.5}}, step=1)
@@ -200,6 +202,7 @@ def test_online_sends_config_history_pictures_and_summary(tmp_path, server, capf
         "finished",
         0,
     )
+    assert (run["jobType"], run["tags"]) == ("cell", ["tiny", "len6"])
     assert run["config"]["loss.mse_weight"]["value"] == 1.0
     assert [row["train/loss"] for row in run["history"]] == [2.5, 1.5]
     assert run["summary"]["refined/piqe"] == 40.0

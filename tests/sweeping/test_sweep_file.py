@@ -151,6 +151,33 @@ def test_run_cap_ends_a_grid_early_and_project_and_entity_are_kept(write):
     assert (cells[0].config.wandb.project, cells[0].config.wandb.entity) == ("p", "e")
 
 
+EARLY = "method: grid\nparameters:\n  seed: {values: [0, 1]}\n"
+
+
+@pytest.mark.parametrize("block", ["{type: hyperband, min_iter: 3}", "{type: hyperband, max_iter: 27, s: 2, eta: 3, strict: true}"])
+def test_early_terminate_goes_with_a_metric_of_the_training(write, block):
+    text = EARLY + f"metric: {{name: val/loss, goal: minimize}}\nearly_terminate: {block}\n"
+    assert read_sweep_file(write(text)).without_effect == ("early_terminate",)
+
+
+@pytest.mark.parametrize(
+    ("block", "metric", "said"),
+    [
+        ("{type: hyperband, min_iter: 3}", "refined/fidelity", "as val/loss, not refined/fidelity: nothing else is known"),
+        ("{type: hyperband, min_iter: 3}", "", "as val/loss, not none"),
+        ("{type: median, min_iter: 3}", "val/loss", "must be of type hyperband"),
+        ("{type: hyperband, min_iters: 3}", "val/loss", "with min_iter, max_iter, s, eta, strict"),
+        ("{type: hyperband, min_iter: 0}", "val/loss", "min_iter of early_terminate must be an integer of at least 1, not 0"),
+        ("{type: hyperband, max_iter: 9}", "val/loss", "either min_iter, or max_iter with s"),
+        ("{type: hyperband}", "val/loss", "either min_iter, or max_iter with s"),
+        ("hyperband", "val/loss", "must be of type hyperband"),
+    ],
+)
+def test_early_terminate_that_could_stop_nothing_is_refused(write, block, metric, said):
+    chosen = f"metric: {{name: {metric}, goal: minimize}}\n" if metric else ""
+    assert said in refusal(write(EARLY + chosen + f"early_terminate: {block}\n"))
+
+
 def test_the_sweeps_folder_is_named_after_what_is_swept_and_not_after_paths(write):
     path = write("method: grid\nparameters:\n  seed: {values: [0, 1]}\n")
     assert digest_of(read_sweep_file(path)) == digest_of(read_sweep_file(path, ["output_dir=x", "trainer.threads=1"]))

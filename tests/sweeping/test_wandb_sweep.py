@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -48,9 +49,9 @@ def wandb_cli(tmp_path, server):
     # The agent calls `python`, which must be this one, and it must find the packages from any folder.
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, **more: str) -> str:
         command = [sys.executable, "-m", "wandb", *arguments]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+        result = subprocess.run(command, cwd=tmp_path, env=environment | more, capture_output=True, text=True, timeout=900)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout + result.stderr
 
@@ -107,3 +108,40 @@ def test_a_run_that_fails_is_seen_as_failed(tmp_path, server, wandb_cli):
     sweep_and_run(wandb_cli, small_copy("losses.yaml", tmp_path, **diverging), 1)
     (run,) = server.store.runs.values()
     assert run["state"] == "failed" and run["exitcode"] == 1
+
+
+def test_a_cell_that_hyperband_gives_up_saves_what_it_has_and_the_agent_goes_on(tmp_path, server, wandb_cli):
+    """W&B's server decides by the values that it has at its brackets; here the stand-in gives up a cell that would take hours."""
+    path = small_copy("losses.yaml", tmp_path, **{"train.validate_every": {"value": 1}, "train.log_every": {"value": 1}})
+    content = yaml.safe_load(path.read_text())
+    content["parameters"] = {
+        name: {"value": block["values"][0]} if "values" in block else block for name, block in content["parameters"].items()
+    }
+    content["parameters"]["train.max_steps"] = {"values": [100000, 3]}
+    content |= {"metric": {"name": "val/loss", "goal": "minimize"}, "early_terminate": {"type": "hyperband", "min_iter": 2}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    said = wandb_cli("sweep", "--project", "ablations", str(path))
+    over = threading.Event()
+
+    def hyperband() -> None:
+        while not over.wait(0.1):
+            for run in list(server.store.runs.values()):
+                values = [row["val/loss"] for row in list(run["history"]) if "val/loss" in row]
+                if len(values) >= 2 and run["args"]["train.max_steps"]["value"] == 100000:
+                    run["stop"] = True
+
+    threading.Thread(target=hyperband, daemon=True).start()
+    address = re.search(r"wandb agent (\S+)", said)
+    assert address, said
+    wandb_cli("agent", "--count", "2", address.group(1), WANDB_AGENT_DISABLE_FLAPPING="true", WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="0.5")
+    over.set()
+    given_up, done = server.store.runs.values()
+    assert (given_up["exitcode"], done["exitcode"], done["state"]) == (143, 0, "finished")
+    cells = {
+        run["config"]["train.max_steps"]: run
+        for run in map(json.loads, (p.read_text() for p in tmp_path.glob("outputs/*/seed-0/run.json")))
+    }
+    assert (cells[100000]["status"], cells[3]["status"]) == ("preempted", "finished")
+    steps = [row["_step"] for row in given_up["history"] if "val/loss" in row]
+    assert len(steps) >= 2 and max(steps) < 100000
+    assert list(tmp_path.glob("outputs/trainings/*/seed-0/checkpoints/*.ckpt"))
