@@ -178,7 +178,7 @@ def read_text(content: str, num_tokens: int, truncated: bool) -> Written:
         return Written.failed("refused")
     if len(lines) > 1:
         return Written.failed(f"malformed answer: {len(lines)} lines, one was asked for")
-    text = _LABEL.sub("", lines[0])
+    text = " ".join(_LABEL.sub("", lines[0]).split())
     for left, right in ('""', "''", "``", "\u201c\u201d"):
         if len(text) > 1 and text[0] == left and text[-1] == right:
             text = text[1:-1].strip()

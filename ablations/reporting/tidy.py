@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ablations.metrics.base import NOT_AVAILABLE
 from ablations.reporting.assembly import Report
 from ablations.reporting.columns import Column
