@@ -6,6 +6,7 @@ The command line and the page hold one `RefiningSession` per person and only sho
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ablations.refiner.prompt_refiner import PromptRefiner
 
 NUM_SEEDS = 2**32  # seeds are 0 to 2^32 - 1, as config keys say
+# So many banned words stand in every record by themselves.
+_MOST_IN_RECORD = 100
 # What repeats in every candidate of a step, and so stands once in its record.
 _SHARED = ("coarse", "seed", "mode", "rounds", "passed_through", "unknown_words")
 
@@ -43,8 +46,11 @@ class RefiningSettings:
         return dataclasses.asdict(self)
 
     def record(self) -> dict[str, Any]:
-        """As plain data for JSON."""
-        return _plain(self.arguments())
+        """As plain data for JSON. Of a long list of banned words: {"words": how many, "sha256": of the words, one a line}."""
+        plain = _plain(self.arguments())
+        if len(self.ban) > _MOST_IN_RECORD:
+            plain["ban"] = {"words": len(self.ban), "sha256": hashlib.sha256("\n".join(self.ban).encode()).hexdigest()}
+        return plain
 
 
 @dataclass(frozen=True)

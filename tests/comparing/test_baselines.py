@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.baselines.base import AnswerStore, Asked, Written
+from ablations.baselines.base import AnswerStore, Asked, LoadedRefiner, Written
 from ablations.baselines.catalogue import HUB_MODELS
 from ablations.baselines.chat_settings import INSTRUCTION
 from ablations.baselines.given import GivenPrompt
@@ -19,6 +19,7 @@ from ablations.baselines.modifiers import FrequentModifiers
 from ablations.baselines.refiner import TrainedRefiner, load_refiner
 from ablations.baselines.register import all_methods
 from ablations.config import parse
+from ablations.results.seen_words import SeenWords
 from ablations.runtime.errors import UserError
 from datamodules.phrases import count_phrases, phrases_of
 from helpers.language_models import save_chat_model, save_gpt2, save_t5
@@ -133,6 +134,12 @@ def test_our_refiner_writes_what_a_cell_refines_with_the_same_keys(small_backbon
         written = TrainedRefiner(config, load, strategy).write(5, prompts)
         assert [(one.text, one.num_new_tokens) for one in written] == [(one.text, one.num_new_tokens) for one in expected]
     assert loads == [5, 5]
+    masked = parse(["backbones.init=random", f"output_dir={tmp_path}", "prompt_len=4", "eval.any_piece=false"])
+    with pytest.raises(UserError, match=r"eval\.any_piece=false: what this training read is not known"):
+        TrainedRefiner(masked, lambda seed: LoadedRefiner(module, None), 1).write(5, prompts)
+    seen = SeenWords(frozenset(), frozenset({"\u2581castle", ","}), "d", 1, 1)
+    for one in TrainedRefiner(masked, lambda seed: LoadedRefiner(module, seen), 1).write(5, prompts):
+        assert set(one.text.removeprefix("a cat in the snow").removeprefix("a red boat")) <= set(" castle,")
     torch.save(content | {"made_from": {"weights": "other"}}, tmp_path / "final.ckpt")
     with pytest.raises(UserError, match="was trained on frozen networks of digest other"):
         load(5)

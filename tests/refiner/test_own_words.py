@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 
@@ -202,3 +203,5 @@ def test_marks_leave_syntax_out_and_give_the_prompt_back():
 def test_settings_are_plain_data_in_records():
     settings = RefiningSettings(keep=("a",), ban=("b", "c"))
     assert settings.record() == dataclasses.asdict(settings) | {"keep": ["a"], "ban": ["b", "c"]}
+    long = RefiningSettings(ban=tuple(map(str, range(101)))).record()["ban"]
+    assert long == {"words": 101, "sha256": hashlib.sha256("\n".join(map(str, range(101))).encode()).hexdigest()}
