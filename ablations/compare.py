@@ -17,7 +17,8 @@ from ablations.runtime.command_line import OneLineParser, number, run_command, w
 
 _DESCRIPTION = """\
 Compares an arm of ours, over its seeds, with other ways to write a prompt out of the same coarse prompt. Every method samples with the
-arm's top-p and top-k (0.95 and 50), its chance keyed by seed, prompt and candidate, and is drawn at the same image noise.
+arm's top-p and top-k (0.95 and 50) unless its makers' settings are named below, its chance keyed by seed, prompt and candidate, and is
+drawn at the same image noise.
 
   OUTPUT_DIR/ARM     an arm's folder: compares its trained seeds
   key=value ...      the arm as python -m ablations.run would train it, seeds 0, 1 and 2; without any argument the default arm. Tiny
@@ -54,7 +55,9 @@ def parser() -> OneLineParser:
 
     made = OneLineParser("compare", _DESCRIPTION.format(methods=describe_methods()), _EXAMPLES)
     made.add_argument("arm", nargs="*", metavar="OUTPUT_DIR/ARM | key=value", help="what of ours is compared (default: the default arm)")
-    made.add_argument("--methods", metavar="LIST", help="methods, comma-separated, or all (default: those marked *)")
+    made.add_argument(
+        "--methods", metavar="LIST", help="methods, comma-separated; all: but those that sample in a way of their own (default: *)"
+    )
     made.add_argument("--plugins", metavar="LIST", help="modules that add methods or metrics, comma-separated: see docs/extending.md")
     made.add_argument("--seeds", type=_SEEDS, metavar="LIST", help="seeds, comma-separated (default: the folder's; else 0,1,2)")
     made.add_argument("--prompts", type=whole_number(1), metavar="N", help="evaluation prompts (default: tiny 24, else the arm's)")

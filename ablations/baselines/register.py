@@ -63,7 +63,8 @@ class Method:
 
     `build(context)` makes the `Baseline`, whose name is the method's. `needs_download`: it is compared only where it is asked for.
     `reads_data`: it reads the training prompts, so that it is prepared after they were read. `source`: the hub id that its model comes
-    from, if --model and --models say nothing ("": it has none). `order` is its place in the table.
+    from, if --model and --models say nothing ("": it has none); `takes_model`: it has one all the same, which must be given. `in_all`:
+    it is one of those that --methods all stands for. `order` is its place in the table.
     """
 
     name: str
@@ -73,6 +74,8 @@ class Method:
     needs_download: bool = False
     reads_data: bool = False
     source: str = ""
+    takes_model: bool = False
+    in_all: bool = True
     order: int = 300
 
     def __post_init__(self) -> None:

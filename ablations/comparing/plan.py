@@ -118,7 +118,7 @@ def sources_of(methods: Sequence[str], folder: Path | None, given: Sequence[str]
     """
     if folder is not None and not is_folder(folder):
         raise UserError(f"--models: there is no folder {str(folder)!r}")
-    sources = {name: method.source for name, method in all_methods().items() if method.source}
+    sources = {name: method.source for name, method in all_methods().items() if method.source or method.takes_model}
     models = tuple(sources)
     sources |= {name: str(folder / name) for name in models if folder is not None and is_folder(folder / name)}
     for item in given:
@@ -137,7 +137,7 @@ def methods_of(text: str | None, chat: ChatSettings) -> tuple[str, ...]:
     embedded = [name for name, method in known.items() if not method.needs_download]
     names = embedded if text is None else [part.strip() for part in text.split(",") if part.strip()]
     if "all" in names:
-        names = [*known]
+        names = [*(name for name, method in known.items() if method.in_all), *(name for name in names if name != "all")]
     for name in names:
         if name not in known:
             raise UserError(f"--methods: unknown method {name!r}; known: {', '.join(known)}, all (chat models are named with --chat)")

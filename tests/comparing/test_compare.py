@@ -32,7 +32,7 @@ from helpers.trained_runs import make_run
 
 SEEDS, PROMPTS, CANDIDATES = (0, 1, 2), 2, 2
 CHAT = "gpt-test"
-METHODS = list(all_methods())
+METHODS = [name for name, method in all_methods().items() if method.in_all]
 ORDER = [*METHODS[:-3], f"chat-{CHAT}", *METHODS[-3:]]
 
 

@@ -50,8 +50,8 @@ def save_t5(folder: Path, seed: int) -> None:
     made.save_pretrained(folder)
 
 
-def save_chat_model(folder: Path, seed: int, template: bool = True) -> None:
-    """A Llama of 512 positions with a chat template in the manner of ChatML, or without one."""
+def save_chat_model(folder: Path, seed: int, template: bool = True, positions: int = 512) -> None:
+    """A Llama of so many positions with a chat template in the manner of ChatML, or without one."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     made = _byte_tokenizer({"eos_token": "<|im_end|>", "bos_token": "<|im_start|>", "pad_token": "<|im_end|>"})
@@ -64,7 +64,8 @@ def save_chat_model(folder: Path, seed: int, template: bool = True) -> None:
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=len(made), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=512, eos_token_id=made.eos_token_id, bos_token_id=made.bos_token_id, pad_token_id=made.pad_token_id,
+            max_position_embeddings=positions,
+            eos_token_id=made.eos_token_id, bos_token_id=made.bos_token_id, pad_token_id=made.pad_token_id,
         )  # fmt: skip
         model = LlamaForCausalLM(config)
     # It writes one line, of letters and the like: a direction that every state has speaks against whatever else there is.
