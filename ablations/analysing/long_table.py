@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +118,11 @@ def _read(path: Path) -> pd.DataFrame:
             lines = path.read_text(encoding="utf-8").split("\n")
             frame = pd.DataFrame([dict(json.loads(line)) for line in lines if line.strip()])
         else:
-            frame = pd.read_csv(path, sep=_separator(path), dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+            with warnings.catch_warnings():
+                # A row with more fields than the header would lose the last ones.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                how = {"dtype": str, "keep_default_na": False, "index_col": False, "skipinitialspace": True}
+                frame = pd.read_csv(path, sep=_separator(path), encoding="utf-8-sig", **how)
     except Exception as error:  # pandas and pyarrow fail to read a torn file in many ways
         raise UserError(f"{path} cannot be read as a table ({one_line(error)[:140]})") from error
     frame.columns = [str(name).strip() for name in frame.columns]
@@ -209,7 +214,9 @@ def _require_keys(frame: pd.DataFrame, columns: Columns, path: Path) -> None:
     for what, column in columns.keys.items():
         empty = np.flatnonzero((frame[column].isna() | (frame[column].astype(object) == "")).to_numpy())
         if empty.size:
-            raise UserError(f"{path}: {empty.size} rows have no {what} (column {column!r}), the first is row {frame.index[empty[0]] + 1}")
+            raise UserError(
+                f"{path}: {empty.size} of {len(frame)} rows have no {what} (column {column!r}), first row {frame.index[empty[0]] + 1}"
+            )
 
 
 def _by_metric(frame: pd.DataFrame, columns: Columns, path: Path) -> list[tuple[str, pd.DataFrame]]:

@@ -231,6 +231,10 @@ def test_mistakes_are_named_in_one_line(tmp_path, capsys):
     table.loc[7, "value"] = np.nan
     table.to_csv(path, index=False)
     assert "1 of 300 values in 'value' are no finite numbers, the first is '' in row 8" in refusal(capsys, path, "--reference", "A")
+    Path(path).write_text("arm,prompt,value\nA,x,1,7\nB,x,2,8\n")
+    assert "cannot be read as a table" in refusal(capsys, path, "--reference", "A")
+    Path(path).write_text("arm,prompt,value\nA,,1\nB,x,2\n")
+    assert "1 of 2 rows have no unit (column 'prompt'), first row 1" in refusal(capsys, path, "--reference", "A")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     assert "cannot be read as a table" in refusal(capsys, str(tmp_path / "torn.parquet"), "--reference", "A")
 
