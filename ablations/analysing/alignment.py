@@ -14,7 +14,7 @@ from ablations.results.trained_run import TrainedRun, find_trained_run
 from ablations.runtime.command_line import announce_libraries
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import whole_file, write_json
-from ablations.runtime.foreign import is_file, is_there
+from ablations.runtime.foreign import is_file, is_there, within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +148,7 @@ def find_runs(folders: Sequence[Path]) -> list[TrainedRun]:
     """
     runs: list[TrainedRun] = []
     for folder in folders:
-        seeds = [] if is_there(folder / "run.json") else sorted(path.parent for path in folder.glob("seed-*/run.json"))
+        seeds = [] if is_there(folder / "run.json") else [path.parent for path in within(folder, "seed-*/run.json")]
         runs += [find_trained_run(seed) for seed in seeds or [folder]]
     first = runs[0]
     for run in runs[1:]:

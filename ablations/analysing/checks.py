@@ -10,10 +10,10 @@ from typing import Any
 from ablations.config import KEYS, from_flat_dict, to_flat_dict
 from ablations.config.names import train_id
 from ablations.reporting.claims import load_claims
-from ablations.results.run_folder import read_run
+from ablations.results.looking import Run, look_at_run
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import write_json
-from ablations.runtime.foreign import is_folder
+from ablations.runtime.foreign import is_folder, within
 from lightning_modules.terms import terms_on
 
 # Heading, decimals.
@@ -84,14 +84,14 @@ def checked_arms(output_dir: Path) -> list[CheckedArm]:
         raise UserError(f"there is no folder {str(output_dir)!r}: give the output_dir of your runs")
     settings: dict[str, dict] = {}
     found: dict[str, dict[int, dict[str, float]]] = {}
-    for path in sorted(output_dir.glob("*/seed-*/run.json")):
-        run = read_run(path.parent)
-        if run is None or run["status"] != "finished" or not run.get("checks"):
+    for path in within(output_dir, "*/seed-*/run.json"):
+        run = look_at_run(path.parent)
+        if not isinstance(run, Run) or run.status != "finished" or not run.checks:
             continue
-        config = from_flat_dict(run["config"])
+        config = from_flat_dict(run.config)
         name = train_id(config)
         settings[name] = {key: value for key, value in to_flat_dict(config).items() if KEYS[key].option.kind == "train"}
-        found.setdefault(name, {})[config.seed] = run["checks"]
+        found.setdefault(name, {})[config.seed] = run.checks
     if not found:
         raise UserError(f"no finished cell in {output_dir} has manipulation checks: run cells with train.check_records above 0")
     arms = [CheckedArm(settings[name], found[name]) for name in found]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from ablations.metrics.register import shown_metrics
 from ablations.results.conditions import COARSE, all_conditions, in_tables
 from ablations.results.prompts_and_scores import PROMPTS, SCORES, read_prompts, read_scores
 from ablations.runtime.errors import UserError
-from ablations.runtime.foreign import is_there
+from ablations.runtime.foreign import is_there, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,20 +46,20 @@ def scores_of_arm(arm: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from ablations.results.run_folder import read_run
+    from ablations.results.looking import Run, look_at_run
 
     parts, origins = [], set()
-    for folder in sorted(arm.glob("seed-*")):
-        run = read_run(folder)
-        if run is None or run["status"] != "finished" or not is_there(folder / SCORES):
+    for folder in within(arm, "seed-*"):
+        run = look_at_run(folder)
+        if not isinstance(run, Run) or run.status != "finished" or not is_there(folder / SCORES):
             continue
-        origins.add(json.dumps(run["digests"], sort_keys=True))
+        origins.add((run.data_digest, run.weights_digest))
         try:
             texts = {line["prompt_id"]: line["coarse"] for line in read_prompts(folder / PROMPTS, ("prompt_id", "coarse"))}
             scores = read_scores(folder / SCORES)
         except UserError as error:
             raise UserError(f"{error}: run the cell again with force=true") from error
-        parts.append(scores.assign(seed=run["seed"], coarse=scores.prompt_id.map(texts)))
+        parts.append(scores.assign(seed=run.content.get("seed", run.config.get("seed")), coarse=scores.prompt_id.map(texts)))
     if not parts:
         raise UserError(f"{arm} holds no finished seed with scores: run cells first, then give OUTPUT_DIR/ARM")
     if len(origins) > 1:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ablations.reporting.evidence import Scores
 from ablations.runtime.errors import UserError, one_line
+from ablations.runtime.foreign import is_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,7 @@ def _read(path: Path) -> pd.DataFrame:
     """The file's rows; texts stay as they are written, so that a unit may be called NA or 1e5."""
     import pandas as pd
 
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path}: there is no such file")
     kind = path.suffix.lower()
     try:

@@ -164,7 +164,7 @@ class ChatEndpoint:
             content = content.replace(self._key.encode(), b"[key]")
         try:
             answer = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise NoAnswer("malformed answer: no JSON") from None
         if not isinstance(answer, dict):
             raise NoAnswer("malformed answer: no JSON object")
@@ -192,7 +192,7 @@ class ChatEndpoint:
             return ""
         try:
             told = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._shown(raw.decode(errors="replace"))
         if isinstance(told, dict):  # FastAPI's servers say "detail"
             told = told.get("error") or told.get("detail") or told.get("message") or ""

@@ -89,7 +89,7 @@ class BuildFolder:
             return prompts, [BadRecord(**line) for line in lines if "prompt" not in line]
         except FileNotFoundError:
             raise UserError(f"{self.path} holds no prompts: build it first, with --prompts FILE") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunFolderError(f"{self._prompts} is damaged ({error}): restore it, or build in another folder") from error
 
     def prompts_digest(self) -> str:
@@ -101,7 +101,7 @@ class BuildFolder:
             return json.loads((self.stages / f"{stage}.json").read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(
                 f"{self.stages / stage}.json is damaged ({error}): remove it, and give the stage's options again"
             ) from error

@@ -92,7 +92,7 @@ def read_entries(folder: Path, stage: str) -> dict[int, dict]:
             try:
                 entry = json.loads(line)
                 entries[entry["id"]] = entry
-            except (ValueError, KeyError, TypeError):  # torn: that prompt is not done
+            except (ValueError, KeyError, TypeError, RecursionError):  # torn: that prompt is not done
                 continue
     return entries
 

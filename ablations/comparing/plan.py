@@ -15,7 +15,7 @@ from ablations.results.checkpoints import FINAL, asked_for
 from ablations.results.run_folder import RunFolder, cache_folder, read_run
 from ablations.results.trained_run import find_trained_run
 from ablations.runtime.errors import UserError
-from ablations.runtime.foreign import is_file, is_folder, is_there
+from ablations.runtime.foreign import is_file, is_folder, is_there, within
 
 DEFAULT_SEEDS = (0, 1, 2)
 # Before the name of a chat model among the methods.
@@ -84,7 +84,7 @@ def configs_of(arm: Path | None, keys: Sequence[str], seeds: Sequence[int] | Non
         raise UserError(f"{arm} is one run: give the arm's folder above it, {arm.resolve().parent}")
     found: dict[int, Config] = {}
     problems = []
-    for folder in sorted(arm.glob("seed-*")):
+    for folder in within(arm, "seed-*"):
         if read_run(folder) is None:
             continue
         try:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 from ablations.config import Config, from_flat_dict, train_id
+from ablations.results.looking import Run, look_at_run
 from ablations.results.prompts_and_scores import PROMPTS, read_prompts
-from ablations.results.run_folder import read_run
 from ablations.sweeping.forecast import EvaluationCosts, TrainingCosts, refined_tokens
 
 _STAGES = ("training", "refining", "drawing", "scoring")
@@ -25,13 +24,13 @@ def costs_of_cells(folders: Sequence[Path]) -> dict[str, Any]:
     steps: dict[str, list[float]] = {}
     parts: dict[str, list[float]] = {"token": [], "picture": [], "score": [], "other": []}
     for folder in folders:
-        run = read_run(folder)
-        if run is None:
+        run = look_at_run(folder)
+        if not isinstance(run, Run) or run.seconds is None:
             continue
-        config = from_flat_dict(run["config"])
-        seconds, reused = run["timings"], run.get("reused") or {}
+        config = from_flat_dict(run.config)
+        seconds, reused = run.timings, run.reused
         if not reused.get("training"):
-            num_steps = max(1, int((run["metrics"].get("training") or {}).get("steps") or config.train.max_steps or 0))
+            num_steps = max(1, int((run.metrics.get("training") or {}).get("steps") or config.train.max_steps or 0))
             steps.setdefault(terms_of(config), []).append(seconds.get("training", 0.0) / num_steps)
         pictures = sum(bool(line.get("image")) for line in read_prompts(folder / PROMPTS))
         new = pictures - int(reused.get("pictures", 0))
@@ -39,8 +38,7 @@ def costs_of_cells(folders: Sequence[Path]) -> dict[str, Any]:
         if new > 0:
             parts["picture"].append(seconds.get("drawing", 0.0) / new)
             parts["score"].append(seconds.get("scoring", 0.0) / new)
-        begun, ended = (datetime.fromisoformat(run[stamp]) for stamp in ("started", "finished"))
-        parts["other"].append(max(0.0, (ended - begun).total_seconds() - sum(seconds.get(stage, 0.0) for stage in _STAGES)))
+        parts["other"].append(max(0.0, run.seconds - sum(seconds.get(stage, 0.0) for stage in _STAGES)))
     return {
         "step_seconds": {name: _short(mean(values)) for name, values in sorted(steps.items())},
         **{f"{name}_seconds": _short(median(values)) if values else 0.0 for name, values in parts.items()},

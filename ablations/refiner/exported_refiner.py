@@ -26,6 +26,7 @@ from ablations.results import seen_words
 from ablations.results.seen_words import SeenWords
 from ablations.runtime.errors import UserError
 from ablations.runtime.files import read_sealed, write_json, write_sealed
+from ablations.runtime.foreign import Unreadable, shown
 from datamodules.files import file_digest
 from lightning_modules.backbones.whole_files import require_no_pointer
 
@@ -123,8 +124,10 @@ def read(directory: str | os.PathLike[str]) -> ExportedRefiner:
     try:
         description = read_sealed(path)
         version, flat, digest = (description[name] for name in ("format", "config", "weights_digest"))
+        if not isinstance(flat, dict) or not isinstance(digest, str):
+            raise Unreadable("config or weights_digest is none")
     except FileNotFoundError:
-        raise UserError(f"{directory} is no exported refiner: it has no {CONFIG}; python -m ablations.export writes one") from None
+        raise UserError(f"{shown(directory)} is no exported refiner: it has no {CONFIG}; python -m ablations.export writes one") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}): export the run again") from error
     if version != FORMAT:

@@ -7,7 +7,6 @@ OUTPUT_DIR/looks.json, since who looks often and stops at the first interval wit
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from ablations.results.registration import Planned, Registration, begun, claims_
 from ablations.results.run_folder import read_run
 from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.files import write_json
+from ablations.runtime.foreign import Unreadable, read_json
 
 LOOKS = "looks.json"
 
@@ -130,7 +130,10 @@ def read_looks(output_dir: Path) -> tuple[Look, ...]:
     """The looks that OUTPUT_DIR/looks.json has, oldest first. Raises UserError for a damaged file."""
     path = output_dir / LOOKS
     try:
-        return tuple(Look(**each) for each in json.loads(path.read_bytes())["looks"])
+        looks = tuple(Look(**each) for each in read_json(path, dict)["looks"])
+        if not all(isinstance(look.made, str) and type(look.finished) is type(look.planned) is int for look in looks):
+            raise Unreadable("its looks are none")
+        return looks
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, TypeError, KeyError) as error:

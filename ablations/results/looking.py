@@ -21,8 +21,9 @@ from ablations.runtime.foreign import Unreadable, is_file, readable
 RUN = "run.json"
 STATUSES = ("running", "finished", "failed", "preempted")
 _MOST_SECONDS = 1e12
-_DIGEST = re.compile(r"[0-9a-f]{4,128}")
-_REVISION = re.compile(r"[0-9a-f]{4,64}(\+dirty)?")
+_DIGEST = re.compile(r"[0-9a-f]{1,128}")
+# Of git, or of a release: as in 0123abcd+dirty, uf-fgtg-0.2.0.
+_REVISION = re.compile(r"[\w.+! ()-]{1,120}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _check_names(run: dict[str, Any]) -> None:
             raise Unreadable(f"digests: that of {name!r:.60} is not hexadecimal")
     revision = run.get("code_revision")
     if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
-        raise Unreadable("code_revision is none of git's")
+        raise Unreadable("code_revision is no name of one")
     if run.get("arm") is not None and not is_plain_name(run["arm"]):
         raise Unreadable("arm is no name of a folder")
     if run["status"] == "finished" and not isinstance(run.get("metrics"), dict):

@@ -17,10 +17,11 @@ from typing import Any
 
 import yaml
 
+from ablations.results.looking import is_plain_name
 from ablations.results.run_folder import read_run
 from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.files import write_json
-from ablations.runtime.foreign import is_there
+from ablations.runtime.foreign import Unreadable, is_there, read_json, shown
 
 REGISTRATION = "registration.json"
 CLAIMS_FILE = Path(__file__).parents[1] / "reporting" / "claims.yaml"
@@ -151,10 +152,10 @@ def read_registration(path: Path) -> Registration:
     Raises UserError in one line for a file that is not there, no registration, of another version, or changed since it was made.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError as error:
-        raise UserError(f"there is no registration {str(path)!r}: python -m ablations.plan FILE --register makes one") from error
-    except (OSError, ValueError) as error:
+        raise UserError(f"there is no registration {shown(path)!r}: python -m ablations.plan FILE --register makes one") from error
+    except Unreadable as error:
         raise UserError(f"{path} cannot be read as a registration ({one_line(error)}): take it from where it was committed") from error
     if not isinstance(content, dict) or "planned" not in content or "claims" not in content:
         raise UserError(f"{path} is no registration: python -m ablations.plan FILE --register makes one")
@@ -163,6 +164,8 @@ def read_registration(path: Path) -> Registration:
     stated = content.pop("digest", None)
     try:
         registration = _built(content)
+        if not all(map(is_plain_name, registration.planned.arms.values())):
+            raise ValueError("an arm of it is no name of a folder")
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is a damaged registration ({one_line(error)}): take it from where it was committed") from error
     if registration.digest != stated:

@@ -13,10 +13,11 @@ from typing import Any
 
 from ablations.config import Config, from_flat_dict
 from ablations.results.checkpoints import asked_for
-from ablations.results.run_folder import RunFolder, read_run
+from ablations.results.looking import Damaged, Run, look_at_run
+from ablations.results.run_folder import RunFolder
 from ablations.results.seen_words import SeenWords, read
 from ablations.runtime.errors import UserError
-from ablations.runtime.foreign import is_file
+from ablations.runtime.foreign import is_file, shown, within
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ def find_trained_run(folder: str | os.PathLike[str]) -> TrainedRun:
     this version cannot read, and a training that is unfinished or not there.
     """
     folder = Path(folder)
-    run = read_run(folder)
-    if run is None:
-        seeds = sorted(path.parent.name for path in folder.glob("seed-*/run.json"))
+    found = look_at_run(folder)
+    if not isinstance(found, Run):
+        seeds = [path.parent.name for path in within(folder, "seed-*/run.json")]
         hint = f"it is an arm: give one of its runs, as in {folder / seeds[0]}" if seeds else "give OUTPUT_DIR/ARM/seed-SEED"
-        raise UserError(f"{folder} holds no run.json that can be read; {hint}")
+        hint = f"{found.reason}: run the cell again" if isinstance(found, Damaged) else hint
+        raise UserError(f"{shown(folder)} holds no run.json that can be read; {hint}")
+    run = found.content
     try:
         config = from_flat_dict(run["config"])
     except UserError as error:

@@ -37,6 +37,11 @@ def is_there(path: str | os.PathLike[str]) -> bool:
     return os.path.exists(path)
 
 
+def within(folder: str | os.PathLike[str], pattern: str) -> list[Path]:
+    """What lies in a folder and fits a pattern of glob, in order; nothing where there is no such folder."""
+    return sorted(Path(folder).glob(pattern)) if is_folder(folder) else []
+
+
 def readable(text: object) -> str:
     """A text that can be written as UTF-8: what has no Unicode, such as a byte of a file's name, becomes "?"."""
     return str(text).encode("utf-8", "replace").decode("utf-8")

@@ -20,6 +20,8 @@ def plugin_names(value: str | Iterable[str] | None) -> tuple[str, ...]:
     """The modules that a value of `plugins` names: text with commas, a list, or None."""
     if value is None or value in ("null", "None"):
         return ()
+    if not isinstance(value, str | list | tuple):
+        raise UserError(f"plugins: {value!r:.80} is no name of a module, as in my_module")
     words = value.split(",") if isinstance(value, str) else map(str, value)
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 

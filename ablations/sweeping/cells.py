@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import itertools
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from ablations.runtime.errors import RunFolderError, UserError
 from ablations.runtime.files import write_json
 from ablations.runtime.foreign import Unreadable, read_json
 from ablations.sweeping.cell import Cell
-from ablations.sweeping.sweep_file import SweepFile, digest_of
+from ablations.sweeping.sweep_file import MOST_CELLS, SweepFile, digest_of
 
 # So many combinations of a search's lists and range ends are tried out beforehand.
 _MOST_CORNERS = 256
@@ -40,6 +41,11 @@ class Grid:
 
     def __init__(self, sweep: SweepFile):
         names = [parameter.name for parameter in sweep.parameters]
+        count = math.prod(len(parameter.values) for parameter in sweep.parameters)
+        if min(count, sweep.run_cap or count) > MOST_CELLS:
+            raise UserError(
+                f"{sweep.path}: a grid of {count:,} cells; at most {MOST_CELLS:,} can be run: sweep fewer values, or set run_cap"
+            )
         made = _Cells(sweep)
         with _warned_once() as cells:
             for values in itertools.islice(itertools.product(*(p.values for p in sweep.parameters)), sweep.run_cap):

@@ -35,6 +35,8 @@ _KNOWN_TO_WANDB = (
 # What W&B's server does with runs, and nothing here does: named in a warning.
 _WITHOUT_EFFECT_HERE = ("early_terminate", "controller", "job", "image_uri", "scheduler")
 _PARAMETER_FIELDS = ("value", "values", "probabilities", "distribution", "min", "max", "q")
+# More cells than these nobody runs, and no memory holds.
+MOST_CELLS = 100_000
 _ARGUMENTS = ("${args_no_hyphens}", "${args}")
 
 
@@ -238,7 +240,8 @@ def _ranged(key: Key, block: Mapping[str, Any], method: str, path: Path) -> Para
         raise UserError(f"{where} has min but no max")
     distribution = block.get("distribution") or ("int_uniform" if all(isinstance(block[end], int) for end in ("min", "max")) else "uniform")
     step = block.get("q", 1) if distribution.startswith("q_") else 1 if distribution == "int_uniform" else None
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step <= 0):
+    is_step = isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < math.inf
+    if step is not None and not is_step:
         raise UserError(f"{where}: q must be a number above 0, not {show(step)}")
     if key.type is int and (step is None or step != int(step)):
         raise UserError(f"{where} must be {key.allowed()}: take distribution int_uniform, or a q_ distribution with an integer q")
@@ -262,6 +265,8 @@ def _ranged(key: Key, block: Mapping[str, Any], method: str, path: Path) -> Para
         if step is None:
             raise UserError(f"{where}: method grid needs values: a range of real numbers has no end")
         count = math.floor((high - low) / step + 1e-9) + 1
+        if count > MOST_CELLS:
+            raise UserError(f"{where}: {count:,} values are more than a grid of at most {MOST_CELLS:,} cells has room for")
         return Parameter(key.name, tuple(convert(key, low + i * step) for i in range(count)))
     return Parameter(key.name, range=Range(low, high, step, log))
 

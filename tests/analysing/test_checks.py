@@ -23,7 +23,7 @@ def write_run(folder: Path, checks: dict, *words: str) -> None:
     config = parse([*words, f"output_dir={folder}"])
     path = folder / arm_name(config) / f"seed-{config.seed}" / "run.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"status": "finished", "config": to_flat_dict(config), "checks": checks}))
+    path.write_text(json.dumps({"status": "finished", "config": to_flat_dict(config), "metrics": {}, "checks": checks}))
 
 
 def test_afe_is_delivered_where_all_four_hold_against_the_arm_without_afe():

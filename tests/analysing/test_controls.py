@@ -10,12 +10,13 @@ from ablations.analysing.controls import compare_conditions, compared_metrics, c
 from ablations.controls import main
 from ablations.results.conditions import all_conditions
 from ablations.runtime.errors import UserError
-from helpers.synthetic_runs import write_arms, write_cell
+from helpers.synthetic_runs import forget_digests, write_arms, write_cell
 
 
 @pytest.fixture
 def arm(tmp_path):
     write_arms(tmp_path, [{}], range(3), num_prompts=4, pictures=False)
+    forget_digests(tmp_path)
     return next(path for path in tmp_path.iterdir() if path.is_dir())
 
 

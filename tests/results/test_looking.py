@@ -12,6 +12,7 @@ from ablations.config import parse
 from ablations.results.looking import Damaged, MissingPicture, Run, look_at_run, picture_within
 from ablations.results.run_folder import RunFolder, read_run
 from ablations.results.run_pictures import read_picture
+from helpers.synthetic_runs import forget_digests
 
 
 @pytest.fixture
@@ -33,6 +34,12 @@ def test_what_a_run_writes_is_a_run(folder):
     assert look_at_run(folder.path / "nowhere") is None
 
 
+@pytest.mark.parametrize("revision", [None, "0" * 40, "0" * 40 + "+dirty", "uf-fgtg-0.2.0", "uf_fgtg-1!2.0rc1+cpu"])
+def test_code_is_named_by_its_revision_or_its_release(folder, revision):
+    folder.record(code_revision=revision)
+    assert isinstance(look_at_run(folder.path), Run)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -48,7 +55,7 @@ def test_what_a_run_writes_is_a_run(folder):
         ({"metrics": [1]}, "metrics is no JSON object"),
         ({"metrics": {"refined": "good"}}, "metrics: 'refined' is no number"),
         ({"metrics": {"unavailable": {"nima": 3}}}, "metrics: what is unavailable has no reasons"),
-        ({"code_revision": "<b>"}, "code_revision is none of git's"),
+        ({"code_revision": "<b>"}, "code_revision is no name of one"),
         ({"arm": "../x"}, "arm is no name of a folder"),
         ({"seed": "0"}, "seed is no whole number from 0"),
         ({"reason": {"a": 1}}, "reason is no text"),
@@ -56,6 +63,7 @@ def test_what_a_run_writes_is_a_run(folder):
     ],
 )
 def test_another_shape_is_damage_with_the_reason(folder, change, why):
+    forget_digests(folder.path.parents[1])
     folder.run_json.write_text(json.dumps(json.loads(folder.run_json.read_text()) | change))
     assert look_at_run(folder.path) == Damaged(why)
 

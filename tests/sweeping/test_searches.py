@@ -158,6 +158,18 @@ def test_thousands_of_cells_are_planned_in_a_moment(write, tmp_path, capsys):
     assert len(out.splitlines()) < 400
 
 
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("  seed: {min: 0, max: 4000000000}\n", "4,000,000,001 values are more than a grid of at most 100,000 cells"),
+        ("  seed: {min: 0, max: 9999}\n  prompt_len: {min: 1, max: 20}\n", "a grid of 200,000 cells; at most 100,000 can be run"),
+    ],
+)
+def test_a_grid_that_nobody_can_run_is_refused_at_once(parameters, said, write, capsys):
+    assert plan.main([write(f"method: grid\nparameters:\n{parameters}"), "--no-probe"]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_what_a_cell_may_log_follows_from_its_config():
     known = may_be_logged(parse([]))
     assert {"refined/fidelity", "diversity/refined/st_lpips", "train/loss", "train/l_clip", "train/clip_accuracy"} <= known

@@ -212,6 +212,8 @@ def template(folder: Path) -> Path:
         for settings in ({}, {"use_mse": False}, {"use_afe": False}):
             for seed in (0, 1):
                 write_cell(outputs, settings, seed, num_prompts=2, num_candidates=2)
+        # What is damaged here must be well before.
+        assert len(assemble(outputs).sections[0].section.cells) == 6
     return outputs
 
 
