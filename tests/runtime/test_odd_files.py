@@ -48,7 +48,7 @@ def test_yaml_that_its_constructors_refuse_is_one_line_with_the_file(text, tmp_p
 def test_plugins_that_are_no_names_are_one_line(value, tmp_path):
     file = tmp_path / "odd.yaml"
     file.write_text(f"plugins: {value}\n")
-    with pytest.raises(UserError, match="^plugins: .* is no name of a module"):
+    with pytest.raises(UserError, match=r"^plugins: .* is no name of a module"):
         parse([f"config={file}"])
 
 

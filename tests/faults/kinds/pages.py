@@ -14,6 +14,9 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from ablations.config import KEYS
+from ablations.config.parsing import convert
+from ablations.runtime.errors import UserError
 from ablations.web.starting import listen
 from faults.bench import Kind, Tried, each
 from faults.kinds.folders import HOSTILE, any_of, change_json
@@ -50,23 +53,26 @@ BODIES = {
 }
 
 
-def a_refiner():
-    """A refiner whose checks are the real ones, and whose networks are a few words and a grey picture."""
-    from ablations.config import parse
-    from ablations.refiner.prompt_refiner import PromptRefiner
-    from lightning_modules.settings import Refinement
+class QuickRefiner:
+    """Refines by a word and draws a grey picture; what it is asked for is checked by the config's own keys."""
 
-    class Quick(PromptRefiner):
-        def __init__(self):
-            self.config = parse([])
-            backbones = SimpleNamespace(tokenize_t5=lambda texts: [text.split() for text in texts], digest="e" * 16)
-            write = lambda texts, keys, settings: [Refinement(f"{text}, oil", 2, False) for text in texts]  # noqa: E731
-            self.module = SimpleNamespace(refine=write, backbones=backbones)
+    config = SimpleNamespace(profile="tiny")
+    backbones = SimpleNamespace(digest="e" * 16)
 
-        def draw(self, texts, seeds, plug_in=False, batch_size=None):
-            return [Image.new("RGB", (8, 8))]
+    def refine(self, prompt, **asked):
+        from ablations.refiner.candidates import RefinedPrompt, check_unicode
 
-    return Quick()
+        check_unicode(prompt)
+        if not prompt.strip():
+            raise UserError("the prompt is empty")
+        for name, key in (("prompt_len", "prompt_len"), ("seed", "seed"), ("mode", "eval.mode"), ("max_new_tokens", "eval.max_new_tokens")):
+            if name in asked:
+                convert(KEYS[key], asked[name])
+        seed = int(asked.get("seed", 0))
+        return [RefinedPrompt(prompt, f"{prompt}, oil", ", oil", i, seed, i, i, 2, False, "extend", ()) for i in range(3)]
+
+    def draw(self, texts, seeds, plug_in=False, batch_size=None):
+        return [Image.new("RGB", (8, 8))]
 
 
 @contextmanager
@@ -80,7 +86,7 @@ def served(runs: Path, said: list[str]) -> Iterator[int]:
         def emit(self, record: logging.LogRecord) -> None:
             said.append(record.getMessage() + (f" {record.exc_info[0].__name__}" if record.exc_info and record.exc_info[0] else ""))
 
-    server = make_server(make_app(a_refiner(), "a test's refiner", runs))
+    server = make_server(make_app(QuickRefiner(), "a test's refiner", runs))
     handler = Listener()
     logging.getLogger("uvicorn.error").addHandler(handler)
     with listen(0) as listening:
