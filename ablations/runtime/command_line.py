@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from ablations.runtime import early_signals
 from ablations.runtime.errors import OneLineError, UserError, one_line, shortened
 from ablations.runtime.launchers import require_numbers
-from ablations.runtime.leaving import leave_within
+from ablations.runtime.leaving import leave, leave_within
 from ablations.runtime.quiet_libraries import quiet_libraries
 from ablations.runtime.stopping import Preempted, StopRequest
 from ablations.runtime.streams import forgiving_streams
@@ -120,6 +120,8 @@ def run_command(
     finally:
         if argv is None:  # the process is this command's
             leave_within(_LEAVE_SECONDS, code)
+    if argv is None and code == Preempted.exit_code:
+        leave(code)
     return code
 
 

@@ -90,6 +90,11 @@ def test_one_process_trains_alone_with_its_own_signals_and_no_checkpoint_of_othe
     [
         ([], {"TORCHELASTIC_RUN_ID": "a", "RANK": "0"}, "WORLD_SIZE is not set, though torchrun seems"),
         ([], {"TORCHELASTIC_RUN_ID": "a", "RANK": "x", "WORLD_SIZE": "1"}, "RANK='x' is no number, and torchrun sets one"),
+        (
+            [],
+            {"TORCHELASTIC_RUN_ID": "a", "RANK": "4", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "GROUP_RANK": "0"},
+            "torchrun's variables contradict each other (RANK=4, WORLD_SIZE=1, LOCAL_RANK=0, GROUP_RANK=0)",
+        ),
         (["trainer.devices=2"], {"SLURM_STEP_NUM_TASKS": "2(x2)"}, "SLURM_STEP_NUM_TASKS='2(x2)' is no number"),
         (["trainer.devices=2"], {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, "SLURM_LOCALID is not set, though srun"),
     ],

@@ -63,4 +63,7 @@ def find_place(config: Config, environment: Mapping[str, str] = os.environ) -> P
             f"{devices * nodes}, {devices} on each machine: set trainer.devices to the processes per machine and trainer.num_nodes "
             "to the machines"
         )
+    if rank >= started or node_rank >= nodes:
+        said = ", ".join(f"{name}={value}" for name, value in zip(names, (rank, started, local_rank, node_rank), strict=True))
+        raise UserError(f"{launcher}'s variables contradict each other ({said}): start this by {launcher}, or unset them")
     return Place(rank, started, local_rank, node_rank, from_outside=started > 1)
