@@ -15,6 +15,8 @@ _NUMBERS = (
     *("PMI_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
 )
 
+_MOST_DIGITS = 18  # of a 64-bit number
+
 
 def require_numbers(environment: Mapping[str, str] = os.environ) -> None:
     """Raises UserError for a launcher's variable that is set and is no number. Call before heavy imports."""
@@ -28,7 +30,7 @@ def number_of(name: str, launcher: str, environment: Mapping[str, str] = os.envi
     text = environment.get(name)
     if text is None:
         raise UserError(f"{name} is not set, though {launcher} seems to have started this: start it by {launcher}, or unset its variables")
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
         shown = text if len(text) <= 40 else f"{text[:37]}..."
         raise UserError(f"{name}={shown!r} is no number, and {launcher} sets one: unset it, or start this by {launcher}")
     return int(text)

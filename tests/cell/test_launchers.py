@@ -106,7 +106,7 @@ def test_variables_that_are_missing_or_no_numbers_are_told_in_one_line(keys, var
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"])
-@pytest.mark.parametrize("value", ["", "one", "-1", "1.5", "٣", "7" * 500 + "!"])
+@pytest.mark.parametrize("value", ["", "one", "-1", "1.5", "٣", "7" * 500])
 def test_what_libraries_read_at_import_is_refused_before_they_do(name, value):
     with pytest.raises(UserError, match=f"{name}=.* is no number") as told:
         require_numbers({name: value})
