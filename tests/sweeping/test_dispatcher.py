@@ -6,6 +6,7 @@ import pytest
 
 from ablations.results.checkpoints import FINAL
 from ablations.results.run_folder import RunFolder
+from ablations.runtime.files import read_sealed, write_sealed
 from ablations.sweeping.cells import Grid, cells_of
 from ablations.sweeping.dispatcher import Dispatcher, Outcome
 from ablations.sweeping.sweep_file import read_sweep_file
@@ -120,7 +121,9 @@ def test_a_folder_with_another_configs_results_is_a_failure_of_that_cell_alone(g
     cells = grid("losses", "use_mse=true")
     path = cells.cells[0].folder.run_json
     finish(cells.cells[0])
-    path.write_text(path.read_text().replace('"prompt_len": 6', '"prompt_len": 7'))
+    other = read_sealed(path)
+    other["config"]["prompt_len"] = 7
+    write_sealed(path, other)
     dispatcher = Dispatcher(cells)
     assert dispatcher.next().number == 1
     assert "holds the results of another config" in dispatcher.failures()[0][1]
