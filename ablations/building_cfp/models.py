@@ -27,7 +27,7 @@ def _readable(source: Source, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)[:60]}"
         raise UserError(f"{what} {source.name} in {source.folder} cannot be read ({reason}): fetch it again") from error
 
 

@@ -79,7 +79,7 @@ def _fetch_from_hub(name: str, what: str, option: str, files: Sequence[Sequence[
     except UserError:
         raise
     except Exception as error:  # no network, no such repository, a gated one, a full disk: the libraries have many errors for it
-        reason = f"{type(error).__name__}: {one_line(error)[:160]}"
+        reason = f"{type(error).__name__}: {one_line(error)[:40]}"
     cache = constants.HF_HUB_CACHE
     remedy = f"run once with a network, or give a folder that has it with {option}"
     missing = f"{what} {name} could not be fetched from {constants.ENDPOINT} ({reason}) and is not in the cache {cache}: {remedy}"

@@ -11,11 +11,12 @@ from ablations.runtime.errors import UserError
 from ablations.runtime.foreign import is_file, is_there, shown
 
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
-# What `exported_refiner` reads: numbers and JSON. Code that lies beside them is never fetched.
+# What `exported_refiner` reads, or compares with its digests: numbers, JSON and word lists. Code that lies beside them is never fetched.
 _FILES = (
     f"{exported_refiner.REFINER}/*.json",
     f"{exported_refiner.REFINER}/*.safetensors",
-    f"{exported_refiner.TEXT_ENCODER}/*.safetensors",
+    *(f"{exported_refiner.TEXT_ENCODER}/*.{kind}" for kind in ("safetensors", "json")),
+    *(f"{exported_refiner.TOKENIZER}/*.{kind}" for kind in ("json", "txt")),
     "README.md",
     "LICENSE.md",
 )

@@ -32,7 +32,7 @@ def require_as_left(path: Path) -> None:
     """
     wanted = _left(path.parent).get(path.name)
     if wanted is not None and file_digest(path) != wanted:
-        raise UserError(f"{path} is damaged (it is not what the cell left): run the cell again with force=true")
+        raise UserError(f"{path} is damaged (it is not what the cell left)")
 
 
 def _left(folder: Path) -> dict[str, Any]:

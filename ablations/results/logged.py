@@ -3,6 +3,7 @@
     CONDITION/METRIC             mean of a metric over a condition's pictures or texts, as in refined/fidelity
     diversity/CONDITION/METRIC   mean of what candidates have together, as in diversity/refined/st_lpips
     train/NAME, val/NAME         the last value of the training's curves, in metrics.csv: loss, l_TERM, learning_rate, ...
+    checks/NAME                  a manipulation check, as in checks/mse_gap_closed
     training/steps, n/prompts, n/candidates
 
 `may_be_logged` says which of them a config's cell can have. It is lenient where that depends on what is written: a cell that lacks such a
@@ -24,19 +25,26 @@ from ablations.results.comparisons import Reads, what_is_read
 from ablations.results.conditions import REFINED, all_conditions
 from lightning_modules.terms import terms_on
 
-TRAIN, VALIDATION = "train/", "val/"
+TRAIN, VALIDATION, CHECKS = "train/", "val/", "checks/"
 LOSS, RATE, NORM, SKIPPED = "loss", "learning_rate", "gradient_norm", "skipped_steps"
 # Of the machine rather than of the cell: W&B alone has them.
 SPEED, MEMORY = "records_per_second", "memory_gb"
 _OF_CLIP = ("clip_accuracy",)
 _OF_AFE = ("afe_entropy", "afe_class_token_mass", "afe_cosine_to_pooled", "afe_cosine_to_mean_weights", "afe_forcing")
+# Of held-out records; those of AFE where there is AFE.
+_CHECKS = ("pooled_retrieval_coarse", "clip_accuracy", "text_loss", "mse_gap_closed", "records")
+_AFE_CHECKS = (
+    *("afe_cosine_to_pooled", "afe_entropy_share", "afe_cosine_to_mean_weights", "afe_retrieval_coarse", "afe_retrieval_fine"),
+    *("afe_retrieval_coarse_mean_weights", "afe_retrieval_coarse_other_weights"),
+)
 # What the refiner's own probabilities say needs no candidates.
 _OF_ONE_TEXT = ("style_kl", "style_fit_probability", "style_entropy_exact", "style_mass")
 
 
 def may_be_logged(config: Config) -> set[str]:
     """The names that a finished cell of this config may have."""
-    return {"training/steps", *_of_training(config), *_of_scores(config)}
+    checks = (*_CHECKS, *(_AFE_CHECKS if config.use_afe else ())) if config.train.check_records else ()
+    return {"training/steps", *_of_training(config), *(CHECKS + name for name in checks), *_of_scores(config)}
 
 
 def is_for_wandb_alone(name: str) -> bool:
@@ -86,7 +94,7 @@ def _has_value(metric: Metric, condition: str, reads: Reads, config: Config) -> 
 
 def values_of(folder: Path, run: Mapping[str, Any]) -> dict[str, float]:
     """The values of a finished cell by name, out of its run.json and its metrics.csv; what is no finite number is left out."""
-    found = _last_values(folder / "metrics.csv") | flatten(run.get("metrics") or {})
+    found = _last_values(folder / "metrics.csv") | flatten(run.get("checks") or {}, CHECKS) | flatten(run.get("metrics") or {})
     is_number = {name: isinstance(value, int | float) and not isinstance(value, bool) for name, value in found.items()}
     return {name: float(value) for name, value in found.items() if is_number[name] and math.isfinite(value)}
 

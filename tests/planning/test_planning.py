@@ -12,7 +12,7 @@ from ablations import plan, sweep
 from ablations.planning.measured import SHIPPED, read_components
 from ablations.results.registration import read_registration
 from helpers.small_sweeps import SWEEPS, small
-from helpers.synthetic_runs import LOSS_ARMS, known_effect, write_arms, write_cell
+from helpers.synthetic_runs import LOSS_ARMS, forget_digests, known_effect, write_arms, write_cell
 
 LOSSES, LENGTHS, WEIGHTS = (str(SWEEPS / f"{name}.yaml") for name in ("losses", "prompt_length", "loss_weights"))
 SEEDS = (1000, 1001)
@@ -44,6 +44,7 @@ def test_what_is_shown_of_a_pilot_does_not_depend_on_who_wins(pilot, tmp_path, c
         chosen = scores.condition.isin(["refined", "refined_shared_noise", "rewrite"]) & ~scores.metric.isin(["style_seen"])
         scores.loc[chosen, "value"] += 0.1 * (number // len(SEEDS))
         scores.to_parquet(path, index=False)
+    forget_digests(other)
     shown = []
     for folder in (pilot, other):
         files = [tmp_path / "kept.yaml", tmp_path / "all.csv"]
@@ -119,6 +120,7 @@ def test_a_text_that_adds_no_word_costs_its_prompt_and_no_candidate(tmp_path, ca
         scores = pd.read_parquet(path)
         is_lost = (scores.prompt_id == 3) & (scores.candidate == 0) & (scores.condition == "refined")
         scores[~is_lost].to_parquet(path, index=False)
+    forget_digests(tmp_path)
     assert "2 x 11 x 3" in power(capsys, "--from", tmp_path)
 
 

@@ -37,7 +37,7 @@ from ablations.sweeping.forecast import picture_groups, refined_tokens
 from datamodules.records import EvalPrompt
 from helpers.plugins import EXAMPLES, loaded, open_tables
 from helpers.small_sweeps import small
-from helpers.synthetic_runs import write_arms
+from helpers.synthetic_runs import forget_digests, write_arms
 
 CONDITION, STYLE = "control_fixed_style", ", oil painting, highly detailed"
 
@@ -142,6 +142,7 @@ def test_both_are_rows_and_columns_of_the_report(tmp_path, ran):
     write_arms(outputs, [{}, {"use_mse": False}], range(3), num_prompts=3, pictures=False)
     for folder in outputs.glob("*/seed-*"):
         _add_plug_ins_results(folder)
+    forget_digests(outputs)
     report = assemble(outputs)
     table = next(table for table in report.sections[0].tables if table.layout == "conditions")
     row = table.row(CONDITION)

@@ -197,7 +197,7 @@ def test_what_is_no_trained_run_is_refused_with_the_way_out(tmp_path, small_back
     checkpoint.unlink()
     with pytest.raises(UserError, match=r"the trained weights of .* are not in .*final.ckpt \(the run is running\): finish its training"):
         PromptRefiner.from_run(made)
-    (made / "run.json").write_text(json.dumps({"status": "finished", "config": {"no_such_key": 1}}))
+    (made / "run.json").write_text(json.dumps({"status": "finished", "config": {"no_such_key": 1}, "metrics": {}}))
     with pytest.raises(UserError, match="written by another version: unknown key 'no_such_key'"):
         PromptRefiner.from_run(made)
     with pytest.raises(UserError, match=r"is no exported refiner: it has no prompt_refiner/config.json"):

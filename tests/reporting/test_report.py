@@ -17,7 +17,7 @@ from ablations.reporting.collect import collect
 from ablations.reporting.layouts import differing
 from ablations.reporting.statistics import holm, paired_difference
 from ablations.runtime.errors import UserError
-from helpers.synthetic_runs import ALL_SEEDS, FAILURE, every_arm, write_arms, write_cell
+from helpers.synthetic_runs import ALL_SEEDS, FAILURE, every_arm, forget_digests, write_arms, write_cell
 
 
 @pytest.fixture(scope="module")
@@ -254,9 +254,10 @@ def test_scores_that_are_missing_or_not_finite_leave_the_cell_out_instead_of_bei
     write_cell(tmp_path, {}, 5, num_prompts=3, pictures=False).scores.write_bytes(b"torn")
     torn = write_cell(tmp_path, {}, 6, num_prompts=3, pictures=False).prompts
     torn.write_text(torn.read_text()[:-30])
+    forget_digests(tmp_path)
     collection = collect(tmp_path)
     reasons = [item.reason for item in collection.left_out]
-    assert "seed-6/prompts.jsonl, line 81 is torn" in reasons[3]
+    assert "prompts.jsonl, line 81 is torn or damaged" in reasons[3]
     assert "1 of" and "not finite" in reasons[0]
     assert "scores.parquet is missing" in reasons[1] and all("force=true" in reason for reason in reasons)
     assert [cell.seed for cell in collection.sections[0].cells] == [0, 1, 2]

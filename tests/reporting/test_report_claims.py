@@ -115,7 +115,7 @@ def test_checks_stand_beside_the_twins_and_say_whether_the_treatment_was_deliver
 def test_the_share_of_equal_texts_is_counted_at_equal_seed_prompt_and_candidate(tmp_path):
     import json
 
-    from helpers.synthetic_runs import write_arms
+    from helpers.synthetic_runs import forget_digests, write_arms
 
     write_arms(tmp_path, [{}, {"use_mse": False}], range(2), num_prompts=4, pictures=False)
     other = next(path for path in tmp_path.glob("*/seed-1/prompts.jsonl") if "mse" not in path.parts[-3])
@@ -123,6 +123,7 @@ def test_the_share_of_equal_texts_is_counted_at_equal_seed_prompt_and_candidate(
     for line in lines:
         line["refined"] += " changed" * (line["condition"] == "refined" and line["candidate"] == 0)
     other.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    forget_digests(tmp_path)
     (table,) = assemble(tmp_path).sections[0].checks
     assert table.rows[1].checked["text_identical_to_reference"].values == pytest.approx((1.0, 2 / 3))
     assert table.rows[1].checked["rewritten_identical_to_reference"].values == (1.0, 1.0)
@@ -173,7 +174,7 @@ def test_claims_over_many_readings_are_counted_and_one_of_them_is_shown_in_full(
 
 
 def test_a_folder_of_before_has_no_section_for_what_it_lacks(tmp_path):
-    from helpers.synthetic_runs import write_arms
+    from helpers.synthetic_runs import forget_digests, write_arms
 
     write_arms(tmp_path / "runs", [{}, {"use_mse": False}], range(3), num_prompts=3, pictures=False)
     for path in (tmp_path / "runs").glob("*/seed-*/scores.parquet"):
@@ -181,6 +182,7 @@ def test_a_folder_of_before_has_no_section_for_what_it_lacks(tmp_path):
 
         old = pd.read_parquet(path)
         old[old.metric.isin(["fidelity", "words_drawn"]) & (old.condition != "plug_in")].to_parquet(path, index=False)
+    forget_digests(tmp_path / "runs")
     written = write(assemble(tmp_path / "runs"), tmp_path / "report")
     text = written.page.read_text()
     assert "Sensitivity" not in text and "Registration" not in text and "delivered" not in text.split("<main>")[1]
