@@ -38,7 +38,6 @@ def companion_main(connection: Connection, flat: dict, place: Place, port: int) 
     """The life of a process that rank 0 started: it prints nothing, and ends when rank 0 is gone."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C is rank 0's, which ends all of them after the same step
-    stop = StopRequest().install()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def leave_with_rank_0() -> None:
@@ -48,6 +47,7 @@ def companion_main(connection: Connection, flat: dict, place: Place, port: int) 
 
     threading.Thread(target=leave_with_rank_0, daemon=True).start()
     try:
+        stop = StopRequest().install()
         quiet_libraries()  # before anything heavy is imported
         from torch.distributed import TCPStore
 

@@ -130,11 +130,11 @@ def _ended(
 ) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     stop = StopRequest()
-    if stoppable:
-        stop.install()
-    else:
-        early_signals.give_back()
     try:
+        if stoppable:
+            stop.install()
+        else:
+            early_signals.give_back()
         arguments = parser.read(sys.argv[1:] if argv is None else list(argv))
         if arguments is None:
             return 0

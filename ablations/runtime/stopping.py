@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 from ablations.runtime.early_signals import EXIT_CODE, SIGNALS
@@ -23,6 +24,23 @@ class Preempted(BaseException):
     exit_code = EXIT_CODE
 
 
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """A process of multiprocessing that is started within the block hears of signals from its own `StopRequest().install()` on.
+
+    Until then it imports, and Ctrl-C at a terminal, which goes to all of them, would have it print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it lets some signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class StopRequest:
     """Turns signals into Preempted. `install()` returns self; a second SIGTERM or Ctrl-C ends the process at once."""
 
@@ -33,6 +51,8 @@ class StopRequest:
 
     def install(self) -> StopRequest:
         self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        if hasattr(signal, "pthread_sigmask"):  # what came while this process started, see `signals_wait`, comes now
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
 
     def restore(self) -> None:

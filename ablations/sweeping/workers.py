@@ -25,7 +25,7 @@ from ablations.config import Config, from_flat_dict, to_flat_dict
 from ablations.results.run_folder import CellBusy, is_finished
 from ablations.runtime.command_line import LOADING, announce_libraries
 from ablations.runtime.errors import RunFolderError, UserError, one_line
-from ablations.runtime.stopping import Preempted, StopRequest
+from ablations.runtime.stopping import Preempted, StopRequest, signals_wait
 from ablations.sweeping.cell import Cell
 from ablations.sweeping.dispatcher import Dispatcher, Outcome
 from ablations.sweeping.gpus import seeing
@@ -144,7 +144,7 @@ def _start_worker(number: int, gpus: Sequence[str]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=worker_main, args=(theirs,))
-    with seeing(gpus):
+    with seeing(gpus), signals_wait():
         process.start()
     theirs.close()
     return _Worker(process, ours, number)
@@ -198,7 +198,6 @@ def worker_main(connection: Connection) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C is the parent's: it passes one signal on, a second one would cut a checkpoint short
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    stop = StopRequest().install()
     tasks: queue.SimpleQueue[dict | None] = queue.SimpleQueue()
     busy = threading.Event()
 
@@ -217,6 +216,7 @@ def worker_main(connection: Connection) -> None:
             connection.send(("said", line))
 
     try:
+        stop = StopRequest().install()
         shared = _open_shared(lambda line: None)
         connection.send(("up",))
         threading.Thread(target=take_tasks, daemon=True).start()

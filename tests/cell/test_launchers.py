@@ -16,8 +16,10 @@ from ablations.cell.processes import group
 from ablations.cell.processes.place import Place, find_place
 from ablations.cell.training.fit import make_trainer
 from ablations.config import parse
+from ablations.runtime import early_signals
 from ablations.runtime.errors import UserError
 from ablations.runtime.launchers import require_numbers
+from ablations.runtime.stopping import signals_wait
 from helpers.commands import run
 
 SLURM = {"SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NODELIST": "node[3-4]"}
@@ -143,3 +145,19 @@ def test_a_signal_in_the_first_moments_leaves_no_traceback(number):
     rest = process.stderr.read()
     assert process.wait(timeout=30) == 143
     assert "Traceback" not in rest and "stopped by a signal" in rest
+
+
+def test_a_process_that_is_being_started_hears_of_signals_once_it_has_taken_them():
+    code = """
+import os, signal
+from ablations.runtime.stopping import Preempted, StopRequest
+os.kill(os.getpid(), signal.SIGINT)  # waits, while this process imports
+try:
+    StopRequest().install()
+except Preempted:
+    print("stopped")
+"""
+    with signals_wait():
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.communicate(timeout=60) == ("stopped\n", "")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(early_signals.SIGNALS) == set()

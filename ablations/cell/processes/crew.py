@@ -24,7 +24,7 @@ from torch.distributed import Store, TCPStore
 from ablations.cell.processes.group import POLL_SECONDS, one_of, outside_store, wait
 from ablations.cell.processes.place import Place, ProcessLost
 from ablations.config import Config, to_flat_dict
-from ablations.runtime.stopping import Preempted
+from ablations.runtime.stopping import Preempted, signals_wait
 
 T = TypeVar("T")
 # What a process that rank 0 started does, until it is told to leave: (connection, flat config, its place, the store's port).
@@ -132,7 +132,8 @@ class _Companion:
         self._connection, theirs = context.Pipe()
         arguments = (theirs, to_flat_dict(config), place, port)
         self.process = context.Process(target=life, args=arguments, name=str(place))
-        self.process.start()
+        with signals_wait():
+            self.process.start()
         theirs.close()
         self._reason = ""
 
