@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.feature_cache.row_digests import ROWS, different, rows_name
+from datamodules.feature_cache.row_digests import DAMAGE, ROWS, different, rows_name
 from datamodules.files import file_digest
 
 _FORMAT = 1
@@ -96,7 +96,7 @@ class FeatureCache:
                 if full and not rows and file_digest(path) != entry["sha256"]:
                     return False
             return not full or not rows or bool(self.whole_rows().all())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except DAMAGE:
             return False
 
     def is_ready(self, full: bool = False) -> bool:
@@ -108,7 +108,7 @@ class FeatureCache:
     def whole_rows(self) -> np.ndarray:
         """Which records' features are what was written, in every view: bool (N,). Reads every byte.
 
-        Raises OSError and ValueError where files are missing or have another shape.
+        Raises one of DAMAGE where files are missing or have another shape.
         """
         whole = np.ones(self.num_records, dtype=bool)
         for feature, array in self._opened().items():

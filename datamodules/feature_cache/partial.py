@@ -23,7 +23,7 @@ import numpy as np
 
 from datamodules.feature_cache.cache import SUSPECT
 from datamodules.feature_cache.ranges import Ranges, covers, length, merged
-from datamodules.feature_cache.row_digests import ROWS, different, digests_of, rows_name
+from datamodules.feature_cache.row_digests import DAMAGE, ROWS, different, digests_of, rows_name
 from datamodules.files import file_digest, put_in_place, write_atomically
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _note_of(cache: FeatureCache, path: Path) -> dict:
         note["done"] = merged((int(start), int(end)) for start, end in note["done"])
         note["batch"] = int(note.get("batch", 0))
         return note if all(0 <= start < end <= cache.num_records for start, end in note["done"]) else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except DAMAGE:
         return {}
 
 
@@ -80,7 +80,7 @@ def take_back(cache: FeatureCache) -> int:
             shutil.rmtree(_folder_of(cache), ignore_errors=True)
             put_in_place(cache.folder, _folder_of(cache))
             _write_note(_folder_of(cache) / _NOTE, cache, _without([(0, cache.num_records)], bad, batch), batch)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except DAMAGE:
         lost = cache.num_records
     cache.forget()
     shutil.rmtree(cache.folder, ignore_errors=True)
@@ -98,7 +98,7 @@ def _whole_part(cache: FeatureCache, done: Ranges, batch: int) -> Ranges:
     """Those of the ranges in which every row is what was written; none where the files are not those of this cache, at full length."""
     try:
         arrays = {name: np.load(_folder_of(cache) / name, mmap_mode="r") for name in _layout(cache)} if done and batch else {}
-    except (OSError, ValueError):
+    except DAMAGE:
         return []
     if not arrays or any((arrays[name].dtype, arrays[name].shape) != wanted for name, wanted in _layout(cache).items()):
         return []

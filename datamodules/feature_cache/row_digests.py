@@ -9,6 +9,8 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 ROWS = np.dtype(np.uint64)
+# What NumPy and JSON raise for damaged files of a cache.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError)
 
 
 def rows_name(feature: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -104,6 +106,24 @@ class SmallCell:
         finally:
             fit._Watch._save = save
         assert ended.code == 143, ended
+
+
+@functools.cache
+def small_cell() -> SmallCell:
+    """The one of this process."""
+    return SmallCell()
+
+
+@functools.cache
+def _finished() -> tempfile.TemporaryDirectory:
+    folder = tempfile.TemporaryDirectory(prefix="small-cell-")
+    small_cell().finished(Path(folder.name))
+    return folder
+
+
+def copy_of_finished(output_dir: Path) -> Path:
+    """A copy of the output folder of a cell that was run to its end, once in this process; returns it."""
+    return Path(shutil.copytree(_finished().name, output_dir))
 
 
 def forget_cells(output_dir: Path) -> None:

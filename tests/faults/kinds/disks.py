@@ -16,7 +16,7 @@ import numpy as np
 
 from faults.bench import Kind, Tried, each
 from faults.kinds.kills import rubbish
-from faults.small_cell import SmallCell, forget_cells
+from faults.small_cell import copy_of_finished, forget_cells, small_cell
 from helpers.small_sweeps import results_in
 
 FAILURES = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)
@@ -92,8 +92,7 @@ class _Stream:
 
 
 def try_disks(seed: int, count: int, folder: Path) -> Tried:
-    cell, begun = SmallCell(), folder / "begun"
-    cell.finished(begun)
+    cell, begun = small_cell(), copy_of_finished(folder / "begun")
     whole = results_in(begun)
     forget_cells(begun)  # training and caches stay
     work = folder / "work"
@@ -133,4 +132,4 @@ def try_disks(seed: int, count: int, folder: Path) -> Tried:
     return each("disks", seed, count, attempt)
 
 
-KIND = Kind("disks", try_disks, short=3, about="ENOSPC, EACCES, EROFS and EDQUOT from a random write on")
+KIND = Kind("disks", try_disks, short=2, about="ENOSPC, EACCES, EROFS and EDQUOT from a random write on")

@@ -57,7 +57,9 @@ def rubbish(output_dir: Path) -> list[str]:
 
 def try_kills(seed: int, count: int, folder: Path) -> Tried:
     context = _server()
-    _run(context, folder / "first")  # the server starts
+    starting = context.Process(target=os.getpid)  # and with it the server
+    starting.start()
+    starting.join()
     code, seconds = _run(context, folder / "whole")
     assert code == 0, (folder / "whole.log").read_text()[-2000:]
     whole = results_in(folder / "whole")
