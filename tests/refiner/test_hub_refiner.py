@@ -199,7 +199,8 @@ def test_a_refiner_is_fetched_from_a_hub_once_and_its_commit_is_said_and_recorde
     fetched = {path.rpartition(COMMIT + "/")[2] for path in asked if "/resolve/" in path}
     assert fetched == {
         "README.md",
-        "text_encoder/model.safetensors",
+        *("text_encoder/config.json", "text_encoder/model.safetensors"),
+        *(f"tokenizer/{name}" for name in ("tokenizer_config.json", "vocab.json", "merges.txt")),
         *(
             f"prompt_refiner/{name}"
             for name in ("config.json", "seen_words.json", "adapter.safetensors", "afe.safetensors", "pooled.safetensors")
