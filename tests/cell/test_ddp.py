@@ -103,7 +103,12 @@ def test_processes_share_the_80_micro_batches_of_20_steps_and_give_the_losses_an
     shared = train_here(parse(arguments(tmp_path, *OVER_20_STEPS, f"trainer.devices={processes}")), small_backbones)
     assert computed == [8] * each  # whole micro-batches of 8 records: a half, and a quarter, of the 80 that one process computes
     assert_same_training(alone_over_20_steps, shared, 20)
-    assert sorted(path.name for path in shared.training_path.rglob("*") if path.is_file()) == [FINAL, f"{FINAL}.sha256", "metrics.csv", "metrics.csv.sha256"]
+    assert sorted(path.name for path in shared.training_path.rglob("*") if path.is_file()) == [
+        FINAL,
+        f"{FINAL}.sha256",
+        "metrics.csv",
+        "metrics.csv.sha256",
+    ]
     assert not multiprocessing.active_children()
 
 

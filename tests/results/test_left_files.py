@@ -40,7 +40,7 @@ def test_what_is_whole_is_read_and_run_json_has_its_digests(folder):
 
 def test_one_other_letter_in_a_prompt_is_damage(folder):
     folder.prompts.write_text(folder.prompts.read_text().replace("a cat", "a car", 1))
-    with pytest.raises(UserError, match=r"prompts\.jsonl is damaged \(it is not what the cell left\): run the cell again with force=true"):
+    with pytest.raises(UserError, match=r"prompts\.jsonl is damaged \(it is not what the cell left\)"):
         read_prompts(folder.prompts)
 
 
