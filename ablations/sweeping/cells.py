@@ -194,8 +194,12 @@ def _require_metric(sweep: SweepFile, configs: Iterable[Config]) -> None:
         raise UserError(f"{sweep.path}: {name} is shown by W&B and kept nowhere: it says how fast a machine is; take a metric of the cells")
     known: set[str] = set()
     for config in configs:
-        if sweep.method == "grid" and not config.eval.num_prompts:
-            config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, num_prompts=1))
+        if sweep.method == "grid":  # it needs no value of it: what a key alone keeps from being measured may be named all the same
+            config = dataclasses.replace(
+                config,
+                eval=dataclasses.replace(config.eval, num_prompts=config.eval.num_prompts or 1),
+                train=dataclasses.replace(config.train, check_records=config.train.check_records or 1),
+            )
         known |= (own := may_be_logged(config))
         # What the loss terms of plug-ins log is not known before.
         if name in own or (config.plugins and name.startswith((TRAIN, VALIDATION))):

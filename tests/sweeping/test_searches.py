@@ -8,6 +8,7 @@ import pytest
 
 from ablations import plan, sweep
 from ablations.config import parse
+from ablations.reporting.checks import CHECKS, IDENTICAL, IDENTICAL_REWRITTEN
 from ablations.results.logged import may_be_logged, values_of
 from ablations.results.run_folder import RunFolder
 from ablations.runtime.files import write_atomically
@@ -172,6 +173,10 @@ def test_a_grid_that_nobody_can_run_is_refused_at_once(parameters, said, write, 
 
 def test_what_a_cell_may_log_follows_from_its_config():
     known = may_be_logged(parse([]))
+    of_reports = {f"checks/{check.name}" for check in CHECKS} - {f"checks/{name}" for name in (IDENTICAL, IDENTICAL_REWRITTEN)}
+    assert of_reports | {"checks/records"} == {name for name in known if name.startswith("checks/")}
+    assert not any(name.startswith("checks/afe_") for name in may_be_logged(parse(["use_afe=false"])))
+    assert not any(name.startswith("checks/") for name in may_be_logged(parse(["train.check_records=0"])))
     assert {"refined/fidelity", "diversity/refined/st_lpips", "train/loss", "train/l_clip", "train/clip_accuracy"} <= known
     assert not {"train/records_per_second", "refined/style_seen", "refined/nima-aesthetic", "diversity/fine/vendi"} & known
     assert "refined/nima-aesthetic" in may_be_logged(parse(["eval.metrics=nima-aesthetic", "eval.missing_metrics=skip"]))
