@@ -7,6 +7,7 @@ training it is held back until the optimiser step is over, so that a checkpoint 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -48,8 +49,11 @@ class StopRequest:
         self.requested = False
         self._held = False
         self._previous: dict[signal.Signals, object] = {}
+        self._unraisable = sys.unraisablehook
 
     def install(self) -> StopRequest:
+        if not self._previous:
+            self._unraisable, sys.unraisablehook = sys.unraisablehook, self._where_nothing_can_be_raised
         self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}
         if hasattr(signal, "pthread_sigmask"):  # what came while this process started, see `signals_wait`, comes now
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -59,6 +63,8 @@ class StopRequest:
         """Give the signals back, where they were taken."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._previous and sys.unraisablehook == self._where_nothing_can_be_raised:
+            sys.unraisablehook = self._unraisable
 
     def reclaim(self) -> None:
         """Take the signals back from Lightning, whose handler would end the process at a point of its own choosing."""
@@ -80,6 +86,11 @@ class StopRequest:
         """Raise Preempted if a signal came."""
         if self.requested:
             raise Preempted(where)
+
+    def _where_nothing_can_be_raised(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """A signal in the callback of a weak reference, or while something is deleted: the next `check` says it, and Python need not."""
+        if not isinstance(unraisable.exc_value, Preempted):
+            self._unraisable(unraisable)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
