@@ -41,9 +41,9 @@ examples:
   --power         for each claim what designs of 3 to 10 seeds, 16 to 192 prompts, 1 and 3 candidates can decide: half-width of the
                   interval, chance to find a difference of the declared margin (and 5% of what the fine prompts reach), chance to show
                   "no effect larger than the margin" where there is none, minutes, and the cheapest design that decides it
-  --from DIR      variances from the finished cells of an output folder (a pilot: 2 seeds of some arms are enough), or from a file of
-                  --keep, in place of those that the package ships. Of these cells variances are shown, never a mean or a difference:
-                  who plans must not know yet who wins. So do not run ablations.report on a pilot
+  --from DIR      variances from the finished cells of an output folder (a pilot: 2 seeds of some arms are enough), from the scores in
+                  the folder of a report, or from a file of --keep, in place of those that the package ships. Of these cells variances
+                  are shown, never a mean or a difference: who plans must not know yet who wins. So do not report on a pilot
   --keep FILE     writes these variances, and what the cells took, to a file
   --csv FILE      writes every contrast in every design
   --register FILE writes claims, endpoints, margins, N, predicted half-widths and digests of code, data and weights, before the first

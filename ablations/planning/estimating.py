@@ -1,4 +1,8 @@
-"""Variance components and costs from the finished cells of an output folder. It shows no mean and no difference of any arm."""
+"""Variance components and costs from the finished cells of an output folder. It shows no mean and no difference of any arm.
+
+Rows that have 3 seeds are measured as the report measures them, with the spread that it pools; of fewer seeds, and for rows that were not
+run, all arms that spread alike stand for one another.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ablations.config.parsing import Scalar
 from ablations.planning.contrasts import Contrast, row_keys
 from ablations.planning.costs import costs_of_cells
-from ablations.planning.measured import EVERY_ARM, ComponentsFile, Measured, origin_of
+from ablations.planning.measured import EVERY_ARM, ComponentsFile, Measured, origin_of, read_components
+from ablations.planning.reported import reported_cells
 from ablations.planning.variances import Scores, components_of, mean_components, of_wider_spread, scores_of
-from ablations.reporting.collect import FinishedCell, collect
+from ablations.reporting.collect import FinishedCell, Section, collect
+from ablations.reporting.gathering import evidence_of
+from ablations.reporting.measuring import measure
+from ablations.reporting.pooling import components_from
+from ablations.reporting.statistics import MIN_SEEDS
 from ablations.results.conditions import FINE
 from ablations.runtime.errors import UserError
 
@@ -41,7 +51,21 @@ class _Arms:
 
 def measure_folder(folder: Path, contrasts: Sequence[Contrast]) -> ComponentsFile:
     """Components of every endpoint and condition that contrasts read, and costs. Raises UserError where the cells are too few."""
-    arms = _arms_of(folder)
+    arms = _arms_among(folder, collect(folder).sections[0].cells)
+    origin = origin_of(folder, arms.all_cells, arms.seeds)
+    return ComponentsFile(origin, _components(arms, contrasts, folder), costs_of_cells([cell.folder for cell in arms.all_cells]))
+
+
+def measure_report(folder: Path, contrasts: Sequence[Contrast], settings_of: Mapping[str, Mapping[str, Scalar]]) -> ComponentsFile:
+    """As `measure_folder`, from the scores that a report ships, for when its runs are elsewhere: of the arms that `settings_of` has.
+
+    A report does not say what its cells took: the costs are those that the package ships.
+    """
+    arms = _arms_among(folder, reported_cells(folder, settings_of))
+    return ComponentsFile(origin_of(folder, arms.all_cells, arms.seeds), _components(arms, contrasts, folder), read_components().costs)
+
+
+def _components(arms: _Arms, contrasts: Sequence[Contrast], folder: Path) -> tuple[Measured, ...]:
     found: list[Measured] = []
     for metric, condition in dict.fromkeys((c.metric, c.read_in) for c in contrasts if not c.is_of_conditions):
         found += _of_arms(arms, metric, condition, [c for c in contrasts if (c.metric, c.read_in) == (metric, condition)])
@@ -49,14 +73,51 @@ def measure_folder(folder: Path, contrasts: Sequence[Contrast]) -> ComponentsFil
         found += _of_conditions(arms, contrast)
     if not found:
         raise UserError(f"the cells in {folder} have scores of none of the claims' endpoints: run them again with this version")
-    origin = origin_of(folder, arms.all_cells, arms.seeds)
-    return ComponentsFile(origin, tuple(found), costs_of_cells([cell.folder for cell in arms.all_cells]))
+    rows = {key(each): each for each in _as_reported(arms, contrasts, found)}
+    return (*(each for each in found if key(each) not in rows), *rows.values())
 
 
-def _arms_of(folder: Path) -> _Arms:
-    section = collect(folder).sections[0]
+def key(measured: Measured) -> tuple[str, str, str]:
+    """What components are of: condition, endpoint, and a row or every arm."""
+    return measured.condition, measured.endpoint, measured.of
+
+
+def _as_reported(arms: _Arms, contrasts: Sequence[Contrast], known: Sequence[Measured]) -> list[Measured]:
+    """Components of each row as the report's tables have them. What candidates vary by is `known`, since a table averages over them."""
+    first = arms.all_cells[0]
+    cells = tuple(arms.all_cells)
+    evidence = evidence_of(Section(first.profile, first.data_digest, first.weights_digest, cells))
+    found = []
+    for contrast in contrasts:
+        base = [
+            m for m in known if (m.condition, m.endpoint) == (contrast.read_in, contrast.metric) and m.of in (EVERY_ARM, contrast.row_id)
+        ]
+        there = [c for c in evidence.of(contrast.table, contrast.read_in) if contrast.row in c.arms]
+        own = measure(there[0], contrast.metric).get(contrast.row) if base and there else None
+        if own is None or own.squares is None or len(own.seeds) < MIN_SEEDS:
+            continue
+        plain = components_from(own.squares, *own.paired.shape)
+        candidates = max(1, base[0].num_candidates)
+        candidate = min(base[0].components.candidate, plain.rest * candidates)
+        components = replace(plain, rest=plain.rest - candidate / candidates, candidate=candidate)
+        arms_behind = own.pooled_arms or 2
+        found.append(
+            replace(
+                base[0],
+                of=contrast.row_id,
+                components=components,
+                num_arms=arms_behind,
+                num_seeds=len(own.seeds),
+                num_prompts=own.paired.shape[1],
+                pooled_arms=own.pooled_arms,
+            )
+        )
+    return found
+
+
+def _arms_among(folder: Path, cells: Sequence[FinishedCell]) -> _Arms:
     by_arm: dict[str, dict[int, FinishedCell]] = {}
-    for cell in section.cells:
+    for cell in cells:
         by_arm.setdefault(cell.arm, {})[cell.seed] = cell
     seeds = sorted(set.intersection(*(set(cells) for cells in by_arm.values())))
     if len(by_arm) < 2 or len(seeds) < _LEAST_SEEDS:

@@ -14,6 +14,7 @@ from ablations.sweeping.gpus import jobs_here
 from ablations.sweeping.planning import plan_sweep
 
 if TYPE_CHECKING:
+    from ablations.config.parsing import Scalar
     from ablations.planning.designs import CostsOf
     from ablations.planning.measured import ComponentsFile
     from ablations.planning.power import Plan, Power
@@ -120,7 +121,7 @@ def _power(arguments: argparse.Namespace, cells: Grid, console: Console, began: 
     contrasts = contrasts_of(list(plan.settings.values()), plan.profile)
     if not contrasts:
         raise UserError(f"{arguments.files[0]} has no arms that a claim of ablations/reporting/claims.yaml compares")
-    components = _components(arguments.source, contrasts)
+    components = _components(arguments.source, contrasts, {cell.folder.arm: plan.settings[cell.arm_label] for cell in cells.cells})
     if components.origin.profile != plan.profile:
         raise UserError(f"variances are known of profile={components.origin.profile}: say --from with a folder of profile={plan.profile}")
     jobs = jobs_here(arguments.jobs, cells.example)
@@ -128,13 +129,14 @@ def _power(arguments: argparse.Namespace, cells: Grid, console: Console, began: 
     return Power(plan, components, Minutes(plan.arms, costs_of, jobs))
 
 
-def _components(source: Path | None, contrasts: list) -> ComponentsFile:
-    from ablations.planning.estimating import measure_folder
+def _components(source: Path | None, contrasts: list, settings_of: Mapping[str, Mapping[str, Scalar]]) -> ComponentsFile:
+    from ablations.planning.estimating import measure_folder, measure_report
     from ablations.planning.measured import SHIPPED, read_components
+    from ablations.planning.reported import is_report
 
     if source is None or source.suffix in (".yaml", ".yml"):
         return read_components(source or SHIPPED)
-    return measure_folder(source, contrasts)
+    return measure_report(source, contrasts, settings_of) if is_report(source) else measure_folder(source, contrasts)
 
 
 def _shipped(costs: Mapping[str, Any]) -> CostsOf | None:

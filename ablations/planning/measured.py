@@ -38,7 +38,8 @@ class Measured:
 
     `of` is EVERY_ARM or a row that spreads otherwise. `num_prompts` is 1 for a value per seed, `num_candidates` 0 for a value of all
     candidates of a prompt together. `of_texts`: of all held-out prompts, without pictures. `five_percent` is 5% of the fine prompts' own
-    value, None where they have none.
+    value, None where they have none. `pooled_arms`: of a row that was measured as the report measures it, how many arms shared the spread
+    there (None: the row had its own).
     """
 
     condition: str
@@ -51,6 +52,7 @@ class Measured:
     num_candidates: int
     of_texts: bool = False
     five_percent: float | None = None
+    pooled_arms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,13 @@ class ComponentsFile:
         return max(2, round(num_prompts * min(1.0, measured.num_prompts / max(1, asked))))
 
     def of(self, contrast: Contrast) -> Found | None:
-        """The components of a comparison: the row's own where it spreads otherwise, else those of every arm. None where none fit."""
+        """The components of a comparison: the row's where it was measured or spreads otherwise, else those of every arm; None where none
+        fit."""
         here = [m for m in self.measured if (m.condition, m.endpoint) == (contrast.read_in, contrast.metric)]
         own = next((m for m in here if m.of == contrast.row_id), None)
         if own is not None:
-            return Found(own, f"{self.origin.text}, this row's own", False)
+            shared = f"{own.pooled_arms} arms pooled" if own.pooled_arms else "this row's own"
+            return Found(own, f"{self.origin.text}, {shared}", own.pooled_arms is not None)
         pooled = next((m for m in here if m.of == EVERY_ARM), None)
         # Two conditions of an arm differ in other ways than two arms do.
         if pooled is None or contrast.is_of_conditions:

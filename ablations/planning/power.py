@@ -114,9 +114,10 @@ class Power:
         return Sizes(design.seeds, self.components.distinct(m, prompts), candidates, self._pooled(contrast, found))
 
     def _pooled(self, contrast: Contrast, found: Found) -> int | None:
-        """Arms of one spread are pooled, with those of the contrast's table in this sweep that spread alike."""
-        if not found.is_pooled:
-            return None
+        """Arms of one spread are pooled: those that the report pooled, where the row was measured there; else those of the contrast's table
+        in this sweep that spread alike."""
+        if not found.is_pooled or found.measured.pooled_arms:
+            return found.measured.pooled_arms
         apart = {m.of for m in self.components.measured if (m.condition, m.endpoint) == (contrast.read_in, contrast.metric)}
         rows = {key.row for key in self.plan.rows(contrast.table).values()}
         alike = sum(f"{contrast.table}: {row}" not in apart for row in rows)

@@ -94,7 +94,10 @@ def positive_control(setting: Setting, measurements: Measurements, family: str, 
     """Whether the difference that must be there is found at every endpoint: p < 0.05 each, on its side; which needs no correction."""
     control, evidence = setting.positive_control, measurements.evidence
     candidates = evidence.of(control.table, control.condition or setting.condition)
-    comparison = next((c for c in candidates if c.family == family), candidates[0] if candidates else None)
+    # Another reading of the method may have been run without the control's arms: then it is that of the reading that was.
+    has_both = [c for c in candidates if {control.better, control.than} <= set(c.arms)]
+    ordered = sorted(has_both, key=lambda c: (c.family != family, not c.is_planned)) or candidates
+    comparison = ordered[0] if ordered else None
     names = (control.endpoints or setting.endpoints).get(evidence.profile, ())
     what = f"{_label(comparison, control.better)} against {_label(comparison, control.than)}"
     if comparison is None or control.better not in comparison.arms or control.than not in comparison.arms:

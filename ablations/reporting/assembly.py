@@ -146,8 +146,8 @@ def _section_report(section: Section, registration: Registration | None) -> Sect
     tables = tables_of(section)
     compared = {row.arm for table in tables for row in table.rows if table.layout != CONDITIONS_ID or len(tables) == 1}
     alone = tuple(sorted({cell.arm for cell in section.cells} - compared))
-    verdicts = verdicts_of(section, plan_of(registration, section))
     readings = families_of_readings(section)
+    verdicts = verdicts_of(section, plan_of(registration, section), readings.hides)
     # Where many readings were tried, one of them is shown in full; the others have their verdicts, side by side.
     shown = [table for table in tables if not readings.hides(table.layout, table.family)]
     judged = [verdict for verdict in verdicts if not readings.hides(verdict.claim.table, verdict.family)]

@@ -58,6 +58,7 @@ class Comparison:
 
     `table` is the id of the layout ("conditions": one arm's conditions, `condition` is then ""). `family` says what sets it apart from its
     likes, `slug` names the table that shows it. `poolable`: the arms were made in one way, so that their spread may be pooled.
+    `is_planned`: what was registered, if anything was, is about these arms.
     """
 
     table: str
@@ -67,6 +68,7 @@ class Comparison:
     family: str = ""
     slug: str = ""
     poolable: bool = True
+    is_planned: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,15 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was registered before the first cell: the seeds that are judged, and how many prompts."""
+    """What was registered before the first cell: the seeds that are judged, how many prompts, and the folder names of the arms (none: of
+    all that there are)."""
 
     seeds: tuple[int, ...]
     prompts: int | None = None
+    arms: frozenset[str] = frozenset()
+
+    def has(self, arm: str) -> bool:
+        return not self.arms or arm in self.arms
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,10 @@ class Evidence:
     comparisons: tuple[Comparison, ...]
     endpoints: Mapping[str, Endpoint]
     plan: Plan | None = None
+
+    def plan_of(self, comparison: Comparison) -> Plan | None:
+        """What was registered for a comparison; None where nothing was."""
+        return self.plan if comparison.is_planned else None
 
     def of(self, table: str, condition: str, family: str | None = None) -> list[Comparison]:
         """The comparisons of a table in a condition, of one family where it is given."""

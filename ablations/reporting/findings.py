@@ -116,7 +116,8 @@ class Measurements:
         """Every row's difference from the comparison's reference, by row key."""
         key = (comparison.table, comparison.condition, comparison.family, comparison.reference, *comparison.arms, metric)
         if key not in self._found:
-            self._found[key] = measure(comparison, metric, self.evidence.plan.seeds if self.evidence.plan else None)
+            plan = self.evidence.plan_of(comparison)
+            self._found[key] = measure(comparison, metric, plan.seeds if plan else None)
         return self._found[key]
 
 
@@ -131,7 +132,7 @@ def findings_of(
 ) -> list[Finding]:
     """A finding for every row and endpoint of a claim in a setting: rows in their order, endpoints within."""
     evidence = measurements.evidence
-    seeds = evidence.plan.seeds if evidence.plan else None
+    plan = evidence.plan_of(comparison)
     names = setting.endpoints.get(evidence.profile, ())
     endpoints = {name: evidence.endpoints.get(name, Endpoint(name, name)) for name in names}
     measured = {name: measurements.of(comparison, name) for name in names}
@@ -141,7 +142,7 @@ def findings_of(
             claimed = (1 if claim.row_is == BETTER else -1) * (1 if endpoints[name].higher_is_better else -1)
             blank = Finding(key, _label(comparison, key), endpoints[name], "not measured", claimed, margins.get(name))
             own = measured[name].get(key)
-            found.append(blank if own is None else _finding(blank, own, comparison, seeds))
+            found.append(blank if own is None else _finding(blank, own, comparison, plan.seeds if plan else None))
     return found
 
 

@@ -30,7 +30,7 @@ def evidence_of(section: Section, plan: Plan | None = None) -> Evidence:
         for number, family in enumerate(families(layout, section.cells, section.unfinished)):
             references += [family.rows[layout.reference]] if layout.reference in family.rows else []
             for condition in _conditions(layout.id):
-                comparisons += _of_arms(section, family, condition, number, names)
+                comparisons += _of_arms(section, family, condition, number, names, plan)
     for number, cells in enumerate(compared_arms(section, references)):
         first = next(iter(cells.values()))
         present = {condition for cell in cells.values() for condition in cell.conditions}
@@ -38,7 +38,8 @@ def evidence_of(section: Section, plan: Plan | None = None) -> Evidence:
         sources = {name: (titles.get(name, name), cells, name) for name in titles if name in present}
         arms = _arms(sources, names, section.unfinished)
         slug = slug_of(section, CONDITIONS_ID, "", number)
-        comparisons.append(Comparison(CONDITIONS_ID, "", "refined", arms, f"arm {first.arm}", slug, poolable=False))
+        is_planned = plan is None or plan.has(first.arm)
+        comparisons.append(Comparison(CONDITIONS_ID, "", "refined", arms, f"arm {first.arm}", slug, False, is_planned))
     return Evidence(section.profile, tuple(comparisons), _endpoints(section), plan)
 
 
@@ -47,7 +48,8 @@ def plan_of(registration: Registration | None, section: Section) -> Plan | None:
     if registration is None:
         return None
     is_own = (registration.data_digest, registration.weights_digest) == (section.data_digest, section.weights_digest)
-    return Plan(registration.planned.seeds, registration.planned.num_prompts) if is_own else None
+    planned = registration.planned
+    return Plan(planned.seeds, planned.num_prompts, frozenset(planned.arms.values())) if is_own else None
 
 
 def _metrics(profile: str) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ def _conditions(table: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _of_arms(section: Section, family: Family, condition: str, number: int, names: Iterable[str]) -> list[Comparison]:
+def _of_arms(section: Section, family: Family, condition: str, number: int, names: Iterable[str], plan: Plan | None) -> list[Comparison]:
     """A family's comparison in a condition; empty where no cell of it was drawn there."""
     layout: Layout = family.layout
     if not any(condition in cell.conditions for cells in family.rows.values() for cell in cells.values()):
@@ -76,7 +78,10 @@ def _of_arms(section: Section, family: Family, condition: str, number: int, name
     sources = {key: (layout.label(key), family.rows[key], condition) for key in family.ordered_keys() if key in family.rows}
     arms = _arms(sources, names, section.unfinished)
     shown = condition if condition in layout.conditions else layout.conditions[0]
-    return [Comparison(layout.id, condition, layout.reference, arms, family.name, slug_of(section, layout.id, shown, number))]
+    slug = slug_of(section, layout.id, shown, number)
+    references = family.rows.get(layout.reference, {}).values()
+    is_planned = plan is None or any(plan.has(cell.arm) for cell in references)
+    return [Comparison(layout.id, condition, layout.reference, arms, family.name, slug, is_planned=is_planned)]
 
 
 def _arms(sources: Sources, names: Iterable[str], unfinished: Iterable[LeftOut]) -> dict[str, Arm]:

@@ -7,7 +7,7 @@ contradicted, after Holm's correction over everything that is judged; no room; u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ablations.reporting import assay
@@ -136,13 +136,14 @@ class _Case:
         return (UNDECIDED, self.missing) if self.missing else ("", "")
 
 
-def judge(evidence: Evidence, say_what_would_decide: bool = True) -> list[Verdict]:
+def judge(evidence: Evidence, say_what_would_decide: bool = True, is_aside: Callable[[str, str], bool] | None = None) -> list[Verdict]:
     """A verdict for every claim and setting, the primary one first, and for every family where a claim's table has several.
 
     `say_what_would_decide`: whether what is undecided says the seeds and prompts that it would take, which is most of the time spent.
+    `is_aside` tells of a table and family whether it is another reading of the method, which stands beside the one that is shown.
 
     Verdicts that an effect is there are corrected for all of them together (Holm): the chance that a study without any effect shows one is
-    at most 5%. "No effect" has that chance for each claim by itself.
+    at most 5%. "No effect" has that chance for each claim by itself. Another reading is corrected as if it were the one that is shown.
     """
     measurements = Measurements(evidence)
     placebo = assay.placebo_outcomes(measurements, load_claims(), margins(evidence.profile))
@@ -152,9 +153,26 @@ def judge(evidence: Evidence, say_what_would_decide: bool = True) -> list[Verdic
         for setting in claim.settings
         for comparison in (evidence.of(claim.table, setting.condition) or [None])
     ]
-    judged = [case for case in cases if not case.why_not_judged[0]]
-    corrected = dict(zip(map(id, judged), holm([case.p_effect for case in judged]) if judged else [], strict=True))
+    corrected = _corrected([case for case in cases if not case.why_not_judged[0]], is_aside or (lambda table, family: False))
     return [_verdict(case, corrected.get(id(case)), evidence, say_what_would_decide) for case in cases]
+
+
+def _corrected(judged: Sequence[_Case], is_aside: Callable[[str, str], bool]) -> dict[int, float]:
+    """Holm's p of every case, by its id: of those that are shown together, and of each other reading in the place of the shown one."""
+    families: dict[tuple[str, str], list[_Case]] = {}
+    shown = []
+    for case in judged:
+        name = (case.claim.table, case.comparison.family if case.comparison else "")
+        (families.setdefault(name, []) if is_aside(*name) else shown).append(case)
+    found = _holm_of(shown)
+    for (table, _), own in families.items():
+        together = _holm_of([*own, *(case for case in shown if case.claim.table != table)])
+        found |= {id(case): together[id(case)] for case in own}
+    return found
+
+
+def _holm_of(cases: Sequence[_Case]) -> dict[int, float]:
+    return dict(zip(map(id, cases), holm([case.p_effect for case in cases]) if cases else [], strict=True))
 
 
 def _case(
@@ -193,13 +211,13 @@ def _case(
 
 def _best(comparison: Comparison, names: Sequence[str], evidence: Evidence) -> dict[str, Best]:
     """Which arm may be the best, by endpoint, over the planned seeds and the prompts that all arms have; {} where these are too few."""
-    found = {}
+    found, plan = {}, evidence.plan_of(comparison)
     for name in names:
         arms = {key: arm.scores[name] for key, arm in comparison.arms.items() if name in arm.scores and key not in NOT_OTHERS}
         if comparison.reference not in arms or len(arms) < 2:
             continue
         seeds = set.intersection(*(set(own.seeds) for own in arms.values()))
-        seeds &= set(evidence.plan.seeds) if evidence.plan else seeds
+        seeds &= set(plan.seeds) if plan else seeds
         prompts = set.intersection(*(set(own.prompts) for own in arms.values()))
         if len(seeds) < MIN_SEEDS or len(prompts) < 2:
             continue
@@ -211,12 +229,13 @@ def _best(comparison: Comparison, names: Sequence[str], evidence: Evidence) -> d
 
 def _interim(claim: Claim, comparison: Comparison, evidence: Evidence, findings: Sequence[Finding]) -> str:
     """Why it is too early to judge by the plan; "" where it is not, or nothing was planned."""
-    if evidence.plan is None:
+    plan = evidence.plan_of(comparison)
+    if plan is None:
         return ""
     rows = {comparison.reference, *(finding.row for finding in findings if finding.state != "not measured")}
-    waiting = {seed for key in rows for seed in evidence.plan.seeds if seed not in comparison.arms[key].seeds + comparison.arms[key].failed}
-    done = len(evidence.plan.seeds) - len(waiting)
-    return f"a look before the plan was carried out: {done} of {len(evidence.plan.seeds)} registered seeds are in" if waiting else ""
+    waiting = {seed for key in rows for seed in plan.seeds if seed not in comparison.arms[key].seeds + comparison.arms[key].failed}
+    done = len(plan.seeds) - len(waiting)
+    return f"a look before the plan was carried out: {done} of {len(plan.seeds)} registered seeds are in" if waiting else ""
 
 
 def _verdict(case: _Case, p_holm: float | None, evidence: Evidence, say_what_would_decide: bool) -> Verdict:
@@ -287,8 +306,9 @@ def _marks(case: _Case, evidence: Evidence) -> tuple[str, ...]:
             found.append(f"{len(arms[key].seeds)} of {total} seeds of {arms[key].label} finished")
     if any(finding.failed for finding in case.findings):
         found.append("failed seeds count against what is said")
-    if evidence.plan is not None:
-        beyond = {seed for key in {case.comparison.reference} for seed in arms[key].seeds if seed not in evidence.plan.seeds}
+    plan = evidence.plan_of(case.comparison)
+    if plan is not None:
+        beyond = {seed for key in {case.comparison.reference} for seed in arms[key].seeds if seed not in plan.seeds}
         found += [f"{len(beyond)} seeds beyond the registered ones are left out"] if beyond else []
     found += ["manipulation check not measured"] if case.check is not None and case.check.state == assay.NOT_CHECKED else []
     found += ["no placebo was run"] if case.placebo is not None and case.placebo.state == assay.NOT_CHECKED else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,10 @@ def published(table: ReportTable, row: Row) -> str:
     return ", ".join(f"{metric} {value}" for metric, value in values.items()) or NOT_PUBLISHED
 
 
-def verdicts_of(section: Section, plan: Plan | None = None) -> list[Verdict]:
-    """A verdict for every claim and setting, and for every family where a claim's table has several; `plan` is what was registered."""
-    return judge(evidence_of(section, plan))
+def verdicts_of(section: Section, plan: Plan | None = None, is_aside: Callable[[str, str], bool] | None = None) -> list[Verdict]:
+    """A verdict for every claim and setting, and for every family where a claim's table has several; `plan` is what was registered,
+    `is_aside` as `judge` has it."""
+    return judge(evidence_of(section, plan), is_aside=is_aside)
 
 
 def in_words(entry: Entry, column: Column) -> str:

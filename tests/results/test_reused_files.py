@@ -64,6 +64,17 @@ def test_kept_scores_that_were_changed_are_computed_again(tmp_path, caplog, dama
     assert store.reused == 0 and "its scores are computed again" in caplog.text
 
 
+@pytest.mark.parametrize("names", [("embedding", "embedding-tiny"), ("a", "a-b-c"), ("style", "style_fits")], ids=" and ".join)
+def test_a_metric_whose_name_begins_with_anothers_has_scores_of_its_own(tmp_path, caplog, names):
+    for name, value in zip(names, (1.0, 2.0), strict=True):
+        ScoreStore(tmp_path, {}).remember(name, ["a"], lambda positions, value=value: np.full(len(positions), value))
+    for order in (names, names[::-1]):
+        store = ScoreStore(tmp_path, {})
+        found = {name: store.remember(name, ["a"], lambda positions: np.full(len(positions), np.nan)) for name in order}
+        assert [found[name].item() for name in names] == [1.0, 2.0] and store.reused == 2
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("content", [b"", b"step,loss\n1,", b"step,loss\n1,0.5\n2,0.", b"\x00" * 40, b"loss\n0.5\n"])
 def test_half_a_curve_is_set_aside_aloud(tmp_path, content):
     path, said = tmp_path / "metrics.csv", []

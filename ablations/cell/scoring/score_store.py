@@ -90,7 +90,8 @@ class ScoreStore:
         if started < self._look_again.get(metric, -math.inf):
             return
         for path in sorted(self.folder.glob(f"{metric}-*.npz")):
-            if path.name in self._seen:
+            # A metric's name may begin with another one's: embedding, embedding-tiny.
+            if path.name in self._seen or path.name.rsplit("-", 2)[0] != metric:
                 continue
             self._seen.add(path.name)
             shard = _read_shard(path, metric)
