@@ -16,6 +16,7 @@ from ablations.cell.drawing.draw import draw
 from ablations.cell.lives import crew_of
 from ablations.cell.loading.device import require_device
 from ablations.cell.loading.load import load
+from ablations.cell.on_the_way import grids_on_the_way
 from ablations.cell.processes.group import threads_of
 from ablations.cell.refining.refine import Sources, refine, seen_by
 from ablations.cell.scoring.grid import grid_rows
@@ -131,7 +132,7 @@ def _stages(work: Work, shared: Shared) -> dict:
     further = require_metrics(work)
     loaded = load(work, shared)
     require_sentences(work, loaded.backbones)
-    trained = train(work, loaded)
+    trained = train(work, loaded, grids_on_the_way(work, loaded))
     check(work, loaded)
     if not loaded.prompts:
         return leave_behind(work, trained, None)

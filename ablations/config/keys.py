@@ -113,6 +113,13 @@ class TrainConfig:
     )
     log_every: int = option(10, "run", "optimiser steps between log lines", least=1)
     validate_every: int = option(50, "run", "optimiser steps between looks at the losses of a few held-out records; 0 = none", least=0)
+    grid_every: int = option(
+        0,
+        "run",
+        "optimiser steps between diversity grids of the refiner so far, of the eval.grid_prompts first prompts, for W&B and the training's "
+        "folder; 0 = none",
+        least=0,
+    )
     validate_records: int = option(16, "run", "how many held-out records that is", least=2, paper=128)
     check_records: int = option(512, "run", "held-out records that the manipulation checks read after training; 0 = no checks", least=0)
 

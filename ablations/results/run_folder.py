@@ -64,6 +64,7 @@ class RunFolder:
         self.scores = self.path / SCORES
         self.images = self.path / "images"
         self.diversity_grid = self.path / "diversity_grid.png"
+        self.grids = self.training_path / "grids"
         self.metrics_csv = self.path / METRICS_CSV
         self.wandb = self.path / "wandb"
         self._lock = FolderLock(self.path)

@@ -207,8 +207,9 @@ class Tracker:
             flat = flatten(metrics)
             self._use(lambda run: run.log(flat, step=step))
 
-    def log_grid(self, png_path: str | Path, rows: Sequence[GridRow]) -> None:
-        """Logs the diversity grid: the drawn PNG, every picture with its text as caption, and a table of both.
+    def log_grid(self, png_path: str | Path, rows: Sequence[GridRow], step: int | None = None) -> None:
+        """Logs the diversity grid: the drawn PNG, every picture with its text as caption, and a table of both; those of a training step
+        (`step`, None: of its end) without the table.
 
         The table has the columns prompt_id, condition, candidate, coarse, text, image. The coarse prompt's picture is
         candidate 0 of condition "coarse". Pictures must be uint8: W&B casts floats instead of scaling them.
@@ -235,7 +236,8 @@ class Tracker:
             # The panel's pictures and the table's are objects of their own: W&B binds each to the key that it is logged under.
             captioned = [wandb.Image(image, caption=f"{condition}: {text}") for _, condition, _, _, text, image in table_rows]
             table = wandb.Table(columns=list(TABLE_COLUMNS), data=[[*row[:-1], wandb.Image(row[-1], caption=row[4])] for row in table_rows])
-            run.log({"diversity_grid": wandb.Image(pixels, caption=Path(png_path).stem), "candidates": captioned, "prompts": table})
+            panels = {"diversity_grid": wandb.Image(pixels, caption=Path(png_path).stem), "candidates": captioned}
+            run.log(panels if step is not None else {**panels, "prompts": table}, step=step)
 
         self._use(send)
 

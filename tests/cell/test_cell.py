@@ -65,6 +65,18 @@ def test_a_cell_leaves_every_file_of_its_contract(finished):
     assert not list(finished.path.rglob(".partial-*"))
 
 
+def test_grids_on_the_way_change_no_bit_of_a_cell(finished, tmp_path):
+    looked = run_small(tmp_path, "train.grid_every=1", "wandb.mode=disabled")
+    grids = sorted(looked.grids.iterdir())
+    assert [path.name for path in grids] == ["step-1.png", "step-2.png"]  # the third and last is the cell's own
+    with Image.open(grids[0]) as grid, Image.open(looked.diversity_grid) as last:
+        assert 700 < grid.width < last.width and grid.height > 700  # two prompts, two candidates each, without the scores beside them
+    assert looked.path.name == finished.path.name and looked.arm == finished.arm
+    for name in ("metrics.csv", "prompts.jsonl", "diversity_grid.png"):
+        assert (looked.path / name).read_bytes() == (finished.path / name).read_bytes(), name
+    assert not finished.grids.exists()
+
+
 def test_a_cell_is_checked_and_arms_of_one_training_share_the_checks(finished, tmp_path):
     kept = json.loads((finished.training_path / "checks.json").read_text())
     run = json.loads(finished.run_json.read_text())

@@ -50,6 +50,7 @@ def _run_a_cell(tracker: Tracker, tmp_path: Path, exit_code: int = 0, mode: str 
         Asked("arm-seed-0", "arm", "ablations", mode=mode, job_type="cell", tags=("tiny", "len6")),
     )
     tracker.log({"train/loss": 2.5}, step=0)
+    tracker.log_grid(png, rows, step=0)
     tracker.log({"train": {"loss": 1.5}}, step=1)
     tracker.log_grid(png, rows)
     tracker.summary({"refined": {"piqe": 40.0}})
@@ -205,6 +206,7 @@ def test_online_sends_config_history_pictures_and_summary(tmp_path, server, capf
     assert (run["jobType"], run["tags"]) == ("cell", ["tiny", "len6"])
     assert run["config"]["loss.mse_weight"]["value"] == 1.0
     assert [row["train/loss"] for row in run["history"]] == [2.5, 1.5]
+    assert [("diversity_grid" in row, "prompts" in row) for row in run["history"]] == [(True, False), (True, True)]
     assert run["summary"]["refined/piqe"] == 40.0
     assert run["history"][-1]["candidates"]["captions"] == ["coarse: a cat", "refined: a cat, 8k", "refined: a cat, oil"]
     assert sum(name.startswith("media/images/") for name in run["files"]) >= 4

@@ -9,7 +9,7 @@ f(seed, p, c), which is the same for every condition. So conditions, and arms at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -204,12 +204,13 @@ class Written(Mapping[str, Sequence[Refinement]]):
         return len(self._found)
 
 
-def plan_drawings(config: Config, sources: Sources, share: Share = ALONE) -> list[Drawing]:
-    """The prompts under every condition that is read of the cell, candidate by candidate and condition by condition.
+def plan_drawings(config: Config, sources: Sources, share: Share = ALONE, only: Collection[str] | None = None) -> list[Drawing]:
+    """The prompts under every condition that is read of the cell (of `only` these), candidate by candidate and condition by condition.
 
     Of several processes each writes the prompts of its own share.
     """
-    shared, read = _Evaluation(config, sources), what_is_read(config)
+    shared = _Evaluation(config, sources)
+    read = {name: reads for name, reads in what_is_read(config).items() if only is None or name in only}
     drawings: list[Drawing] = []
     for candidate in range(config.eval.num_candidates):
         found: dict[str, dict[int, Drawing]] = {name: {} for name in read}

@@ -31,6 +31,8 @@ from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 CURVES = "metrics.csv"
+# What looks on at some steps, from outside: it is handed the module and the step, and changes nothing of either.
+Look = Callable[[PromptRefinerModule, int], None]
 # Steps between looks at the clock, which all processes take together.
 _CLOCK_STEPS = 10
 
@@ -41,8 +43,8 @@ class _Watch(pl.Callback):
     Of several processes, rank 0 alone writes and speaks; the logged values are those of the whole batch in all of them.
     """
 
-    def __init__(self, work: Work, total_steps: int, made_from: dict[str, str], watched: Sequence[dict] = ()):
-        self._watched = watched
+    def __init__(self, work: Work, total_steps: int, made_from: dict[str, str], watched: Sequence[dict] = (), look: Look | None = None):
+        self._watched, self._look = watched, look
         self._config, self._folder, self._console = work.config, work.folder, work.console
         self._tracker, self._stop = work.tracker, work.stop
         self._total, self._made_from = total_steps, made_from
@@ -85,6 +87,8 @@ class _Watch(pl.Callback):
         if validated or self._is_time_to_report(step):
             skipped = {TRAIN + SKIPPED: float(module.finite.skipped)} if self._config.train.precision == "16-mixed" else {}
             self._report(_means(parts) | self._rate(trainer) | validated | skipped, self._speed(trainer, step), step)
+        if self._is_time_to_look(step) and trainer.is_global_zero:
+            self._look(module, step)
         self._keep(trainer, step, validated.get(VALIDATION + LOSS))
         if step == self._total:
             self._save(trainer, FINAL, weights_only=True)
@@ -133,6 +137,11 @@ class _Watch(pl.Callback):
     def _is_validation_step(self, step: int) -> bool:
         every = self._config.train.validate_every
         return bool(every) and (step % every == 0 or step == self._total)
+
+    def _is_time_to_look(self, step: int) -> bool:
+        """The last step's grid is the cell's own."""
+        every = self._config.train.grid_every
+        return self._look is not None and bool(every) and step % every == 0 and step < self._total
 
     def _validate(self, trainer: pl.Trainer, module: PromptRefinerModule) -> dict[str, float]:
         """The terms on the watched records, by val/l_NAME, at the same noise every time. The training hears nothing of it."""
@@ -284,9 +293,16 @@ def train_beside_rank_0(
 
 
 def fit(
-    work: Work, module: PromptRefinerModule, data: CFPDataModule, made_from: dict[str, str], resume: Path | None, place: Place | None
+    work: Work,
+    module: PromptRefinerModule,
+    data: CFPDataModule,
+    made_from: dict[str, str],
+    resume: Path | None,
+    place: Place | None,
+    look: Look | None = None,
 ) -> int:
-    """Lightning's fit, from `resume` on; returns the number of steps that the training has in all."""
+    """Lightning's fit, from `resume` on; returns the number of steps that the training has in all. `look` is called every
+    `train.grid_every` steps."""
     steps = total_steps(work.config, data.batches_per_epoch)
     if resume is None and module.afe is not None and module.afe.starts_from_pictures:
         module.start_afe(data.fitting_batches())
@@ -295,7 +311,7 @@ def fit(
     module.made_from = made_from
     data.rank, data.sharing = place.rank if place else 0, sharing_of(work.config, place)
     module.batch_group = batch_group(data.sharing, data.rank)
-    trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from, watched)], place)
+    trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from, watched, look)], place)
     # DDP waits for a gradient of every parameter in its buckets.
     without_gradient = module.parameters_without_gradient() if place else []
     for parameter in without_gradient:

@@ -15,7 +15,7 @@ from ablations.cell.loading.load import Loaded
 from ablations.cell.processes.group import check_devices, uses_ddp
 from ablations.cell.training import rehearsal
 from ablations.cell.training.checkpoints import DamagedCheckpoint, read_checkpoint, set_aside
-from ablations.cell.training.fit import CURVES, fit, usable_curves
+from ablations.cell.training.fit import CURVES, Look, fit, usable_curves
 from ablations.cell.training.trained import Trained
 from ablations.cell.work import Work
 from ablations.config.names import is_rehearsal
@@ -29,15 +29,16 @@ from datamodules.cfp import CFPDataModule
 from lightning_modules.prompt_refiner import PromptRefinerModule
 
 
-def train(work: Work, loaded: Loaded) -> Trained:
+def train(work: Work, loaded: Loaded, look: Look | None = None) -> Trained:
     """Train the loaded refiner to the end, or take the finished training of another arm; its curves go to the run folder.
 
-    Waits while another process runs the same training. Raises as `finish_training` does.
+    `look` is called every `train.grid_every` steps of what is trained here. Waits while another process runs the same training. Raises as
+    `finish_training` does.
     """
     if is_rehearsal(work.config):
         rehearsal.show_gradients(work, loaded)
     with work.folder.training_lock(say=work.console.say), work.timings.stage("training"):
-        trained = finish_training(work, loaded.module, loaded.data)
+        trained = finish_training(work, loaded.module, loaded.data, look)
         leave_seen_words(work, loaded.module, loaded.data)
     if is_rehearsal(work.config):
         rehearsal.show_costs(work, loaded, trained)
@@ -62,7 +63,7 @@ def leave_seen_words(work: Work, module: PromptRefinerModule, data: CFPDataModul
         seen_words.write(folder, seen_words.gather(data.train_records, module.backbones.decoder.pieces_of, data.digest))
 
 
-def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule) -> Trained:
+def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule, look: Look | None = None) -> Trained:
     """Train `module` from where its training stands to the end; a finished one is loaded.
 
     A checkpoint that was made from other data or other frozen weights is not used. The caller holds the training's lock. Raises
@@ -89,7 +90,7 @@ def finish_training(work: Work, module: PromptRefinerModule, data: CFPDataModule
         say(f"training: going on from {resume}")
     started = time.monotonic()
     place = crew.place if uses_ddp(config) else None
-    own = lambda: fit(work, module, data, made_from, resume, place)  # noqa: E731
+    own = lambda: fit(work, module, data, made_from, resume, place, look)  # noqa: E731
     steps = crew.do("training", own, grouped=True, made_from=made_from, resume=resume is not None) if place else own()
     if config.eval.checkpoint != "last":
         steps = load_trained(module, asked_for(folder.checkpoints, config.eval.checkpoint))
