@@ -10,6 +10,7 @@ if __name__ == "__main__" and not __package__:  # started by its path
     __import__("runtime.by_path")
 
 from ablations.runtime.command_line import OneLineParser, run_command
+from ablations.runtime.errors import UserError
 from ablations.runtime.stopping import StopRequest
 
 _DESCRIPTION = """\
@@ -49,6 +50,7 @@ def parser() -> OneLineParser:
         help="what ablations.plan --register wrote, to hold the runs against (default: OUTPUT_DIR/registration.json, if it is there)",
     )
     made.add_argument("--wandb", action="store_true", help="log tables and page to W&B as well, where that is online")
+    made.add_argument("--with-weights", action="store_true", help="with --wandb: also the weights that each sweep's best arm trained")
     made.add_argument("--project", default="uf-fgtg-ablations", help="W&B's project (default: %(default)s)")
     made.add_argument("--entity", default=None, help="W&B's user or team (default: yours)")
     return made
@@ -65,9 +67,12 @@ def _report(arguments: argparse.Namespace, stop: StopRequest) -> int:
     for option in ("project", "entity"):
         check_name(f"--{option}", getattr(arguments, option))
     # Heavy imports (pandas, SciPy) only now: --help and mistakes in the arguments come at once.
-    from ablations.reporting.making import make_report
+    from ablations.reporting.making import Destination, make_report
 
-    return make_report(arguments.output_dir, arguments.to, arguments.wandb, arguments.project, arguments.entity, arguments.registration)
+    if arguments.with_weights and not arguments.wandb:
+        raise UserError("--with-weights is for --wandb: add it")
+    destination = Destination(arguments.project, arguments.entity, arguments.with_weights) if arguments.wandb else None
+    return make_report(arguments.output_dir, arguments.to, destination, arguments.registration)
 
 
 if __name__ == "__main__":

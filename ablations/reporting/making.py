@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.reporting.assembly import Report, assemble
@@ -9,7 +10,16 @@ from ablations.reporting.verdicts import summary
 from ablations.reporting.writing import write
 
 
-def make_report(output_dir: Path, to: Path, to_wandb: bool, project: str, entity: str | None, registration: Path | None = None) -> int:
+@dataclass(frozen=True)
+class Destination:
+    """Where in W&B a report goes, and whether the trained weights of each sweep's best arm go with it."""
+
+    project: str
+    entity: str | None = None
+    with_weights: bool = False
+
+
+def make_report(output_dir: Path, to: Path, wandb: Destination | None = None, registration: Path | None = None) -> int:
     """Write the report of an output folder; returns 1 where it could not be sent to W&B, else 0. `registration`: as `assemble` takes it.
 
     Raises UserError for a folder without cells, and RunFolderError where it cannot be written.
@@ -18,10 +28,10 @@ def make_report(output_dir: Path, to: Path, to_wandb: bool, project: str, entity
     written = write(report, to)
     _say(report, to)
     print(f"\nreport: {written.page} and {len(written.files) - 1} other files")
-    if to_wandb:
+    if wandb is not None:
         from ablations.reporting.send import send
 
-        return 0 if send(report, written, project=project, entity=entity) else 1
+        return 0 if send(report, written, wandb.project, wandb.entity, wandb.with_weights) else 1
     return 0
 
 

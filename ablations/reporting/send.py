@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.reporting import tidy
+from ablations.reporting import best_of_sweeps, tidy
 from ablations.reporting.assembly import Report, all_tables
 from ablations.reporting.writing import Written
 from ablations.results.tracking import Asked, Tracker
@@ -44,24 +44,25 @@ class ReportTracker(Tracker):
 
         self._use(log)
 
-    def log_files(self, name: str, kind: str, folder: Path, files: Iterable[Path]) -> None:
-        """Logs files of a folder as an artifact, under their paths within it."""
+    def log_files(self, name: str, kind: str, files: Mapping[str, Path], about: Mapping[str, Any] | None = None) -> None:
+        """Logs files as an artifact, by their names within it; `about` is what is said of it."""
 
         def log(run: Any) -> None:
             import wandb
 
-            artifact = wandb.Artifact(name, type=kind)
-            for file in files:
-                artifact.add_file(str(file), name=str(file.relative_to(folder)))
+            artifact = wandb.Artifact(name, type=kind, metadata=dict(about or {}))
+            for name_there, file in files.items():
+                artifact.add_file(str(file), name=name_there)
             run.log_artifact(artifact)
 
         self._use(log)
 
 
-def send(report: Report, written: Written, project: str, entity: str | None = None) -> bool:
-    """Log every table and the page to W&B; whether it took them.
+def send(report: Report, written: Written, project: str, entity: str | None = None, with_weights: bool = False) -> bool:
+    """Log every table, the page and the best arm of every sweep to W&B; whether it took them. `with_weights`: with what that arm trained.
 
-    Does nothing, and says so in one line, where W&B is not online: no login, or WANDB_MODE says offline or disabled.
+    Does nothing, and says so in one line, where W&B is not online: no login, or WANDB_MODE says offline or disabled. Raises UserError where
+    these weights are not there.
     """
     quiet_libraries()
     try:
@@ -74,6 +75,10 @@ def send(report: Report, written: Written, project: str, entity: str | None = No
             f"W&B: nothing was sent, because it is {mode} here (online needs `wandb login` or WANDB_API_KEY, and WANDB_MODE not against it)"
         )
         return True
+    best, without = best_of_sweeps.best_of_sweeps(report.collection.output_dir)
+    for line in without:
+        print(f"note: {line}")
+    files_of_best = [one.files(with_weights) for one in best]
     tracker = ReportTracker(finish_timeout=_FINISH_TIMEOUT)
     config = {"output_dir": report.collection.output_dir.name, "sections": [section.section.slug for section in report.sections]}
     asked = Asked("ablation report", "reports", project, entity, mode="online", is_anew=True, job_type="report")
@@ -81,9 +86,12 @@ def send(report: Report, written: Written, project: str, entity: str | None = No
     tables = {"verdicts": (tidy.VERDICT_COLUMNS, tidy.verdict_lines(report)), "cells": (tidy.CELL_COLUMNS, tidy.cell_lines(report))}
     tables["best_arms"] = (tidy.BEST_COLUMNS, tidy.best_lines(all_tables(report)))
     tables |= {f"tables/{table.slug}": (tidy.TABLE_COLUMNS, tidy.table_lines(table)) for table in all_tables(report)}
+    tables |= {"best_of_sweeps": (best_of_sweeps.COLUMNS, [one.line for one in best])} if best else {}
     tracker.log_tables(tables)
     tracker.log_page("report", written.page)
-    tracker.log_files(ARTIFACT, ARTIFACT_TYPE, written.folder, written.files)
+    tracker.log_files(ARTIFACT, ARTIFACT_TYPE, {str(file.relative_to(written.folder)): file for file in written.files})
+    for one, files in zip(best, files_of_best, strict=True):
+        tracker.log_files(f"best-arm-{one.sweep}", "model", files, dict(zip(best_of_sweeps.COLUMNS, one.line, strict=True)))
     arrived = tracker.wait(_FINISH_TIMEOUT) and tracker.mode == "online"
     url = tracker.url
     tracker.finish(exit_code=0 if arrived else 1)

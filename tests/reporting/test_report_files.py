@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -275,12 +276,18 @@ def test_online_the_tables_the_page_and_every_file_reach_the_server(clean_wandb,
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("WANDB_BASE_URL", url)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    cell = report.sections[0].section.cells[0]
+    sweep = report.collection.output_dir / "sweeps" / "all-1" / "sweep.json"
+    sweep.parent.mkdir(parents=True)
+    content = {"metric": "n/prompts", "goal": "maximize", "cells": [{"arm": cell.arm, "seed": cell.seed, "swept": {"seed": cell.seed}}]}
+    sweep.write_text(json.dumps(content))
     try:
         assert send(report, written, project="reports")
     finally:
         server.shutdown()
         server.server_close()
         shutil.rmtree(written.folder / "wandb", ignore_errors=True)
+        shutil.rmtree(sweep.parent)
     assert "W&B: report sent to" in capsys.readouterr().out
     (run,) = server.store.runs.values()
     assert (run["displayName"], run["project"], run["state"]) == ("ablation report", "reports", "finished")
@@ -289,4 +296,5 @@ def test_online_the_tables_the_page_and_every_file_reach_the_server(clean_wandb,
     assert run["summary"]["verdicts"]["nrows"] == len(report.sections[0].verdicts)
     sent = {str(path.relative_to(written.folder)) for path in written.files}
     received = {path.name for path in (tmp_path / "server" / "artifacts").rglob("*") if path.is_file()}
-    assert {Path(name).name for name in sent} <= received
+    assert {Path(name).name for name in sent} | {"run.json"} <= received
+    assert run["summary"]["best_of_sweeps"]["nrows"] == 1
