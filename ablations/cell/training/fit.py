@@ -71,7 +71,7 @@ class _Watch(pl.Callback):
             self._task = self._progress.add_task("training", total=self._total, completed=self._first, note="")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs, batch, batch_index: int) -> None:
-        self._parts.append(dict(trainer.callback_metrics))
+        self._parts.append(module.logged)
         step = trainer.global_step
         if step == self._seen:  # a micro-batch of an accumulated step
             return
@@ -308,7 +308,7 @@ def fit(
         module.start_afe(data.fitting_batches())
     looks = work.config.train.validate_every and not (place and place.rank)
     watched = data.watched_batches(work.config.train.validate_records) if looks else []
-    module.made_from = made_from
+    module.made_from, module.logs = made_from, False
     data.rank, data.sharing = place.rank if place else 0, sharing_of(work.config, place)
     module.batch_group = batch_group(data.sharing, data.rank)
     trainer = make_trainer(work.config, steps, [_Watch(work, steps, made_from, watched, look)], place)
