@@ -187,7 +187,10 @@ def families(layout: Layout, cells: Iterable[FinishedCell], unfinished: Iterable
     groups: dict[tuple, dict[str, dict[int, FinishedCell]]] = {}
     for cell in cells:
         if layout.fits(cell.settings):
-            groups.setdefault(_fixed(layout, cell.settings), {}).setdefault(layout.key(cell.settings), {})[cell.seed] = cell
+            of_seed = groups.setdefault(_fixed(layout, cell.settings), {}).setdefault(layout.key(cell.settings), {})
+            # Two sweeps may have run it, of which one asked for fewer conditions.
+            if cell.seed not in of_seed or len(cell.conditions) > len(of_seed[cell.seed].conditions):
+                of_seed[cell.seed] = cell
     chosen = {fixed: rows for fixed in groups if len(rows := _with_borrowed(layout, fixed, groups)) > 1}
     names = differing([dict(fixed) for fixed in chosen])
     stopped = Counter((_fixed(layout, item.settings), layout.key(item.settings)) for item in unfinished if layout.fits(item.settings))

@@ -8,7 +8,7 @@ import pytest
 from ablations.reporting import raw_scores
 from ablations.reporting.assembly import assemble
 from ablations.reporting.collect import collect
-from ablations.reporting.layouts import AFE, base_clip_weight, families, is_placebo
+from ablations.reporting.layouts import AFE, LOSSES, base_clip_weight, families, is_placebo
 from ablations.reporting.tables import plural, tables_of
 from helpers.synthetic_runs import write_arms, write_cell
 
@@ -44,6 +44,18 @@ def test_an_arm_stands_in_every_family_that_differs_from_it_in_idle_keys_alone(t
     assert [t.family for t in tables] == ["loss.clip_weight=0.1", "loss.clip_weight=0.3"]
     assert len({t.row("mse+text").arm for t in tables}) == 1 and len({t.row("mse+text+clip").arm for t in tables}) == 2
     assert families(AFE, section.cells) == []
+
+
+@pytest.mark.parametrize("fuller", [0, 1])
+def test_of_two_sweeps_that_ran_an_arm_the_cell_with_more_conditions_counts(tmp_path, fuller):
+    """As sweeps/ablation_tables.yaml and sweeps/readings.yaml do, in one folder."""
+    for number, settings in enumerate(({}, {"eval.controls": False})):
+        write_cell(tmp_path, settings, 0, further={"fitting_styles": 0.5} if number == fuller else None, **SMALL)
+    write_cell(tmp_path, {"use_mse": False}, 0, **SMALL)
+    (section,) = collect(tmp_path).sections
+    (family,) = families(LOSSES, section.cells)
+    assert len({cell.arm for cell in section.cells}) == 3
+    assert "fitting_styles" in family.rows["mse+text+clip"][0].conditions
 
 
 def test_every_row_says_how_many_of_its_seeds_finished(tmp_path):
