@@ -1,4 +1,4 @@
-"""`python -m ablations.significance SCORES --reference ARM`: paired differences of anybody's scores, with intervals; may fail a CI job."""
+"""`python -m ablations.significance SCORES ... --reference ARM`: differences of anybody's scores, with intervals; may fail a CI job."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ examples:
 def parser() -> OneLineParser:
     """The command line's arguments."""
     made = OneLineParser("significance", _DESCRIPTION, _EXAMPLES)
-    made.add_argument("scores", metavar="SCORES", type=Path, help="the table")
+    made.add_argument("scores", metavar="SCORES", type=Path, nargs="+", help="the table; several files of equal columns are one table")
     made.add_argument("--reference", metavar="ARM", help="the arm that the others are compared with")
     made.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="compare these alone (default: all that are there)")
     made.add_argument("--unit", metavar="COLUMN", help="the column of what is paired: prompts, say; rows of equal text are one unit")

@@ -82,14 +82,16 @@ class LongTable:
     notes: tuple[str, ...]
 
 
-def read_long_table(path: Path, asked: Asked) -> LongTable:
-    """The scores of a table. Candidates, and rows that `asked` says are averaged over, become one value for each arm, seed and unit.
+def read_long_table(paths: Sequence[Path], asked: Asked) -> LongTable:
+    """The scores of a table, which may come in several files of equal columns. Candidates, and rows that `asked` says are averaged over,
+    become one value for each arm, seed and unit.
 
     Every arm, seed and unit counts as many candidates as all of them have, the first ones. Of an arm those units count that all of its
     seeds have. Raises UserError, naming file and column, for what cannot be read, a column that cannot be told, a value that is no finite
     number, and rows of one arm, seed and unit that another column tells apart.
     """
-    frame = _where(_read(path), asked.where, path)
+    path = str(paths[0]) if len(paths) == 1 else f"{paths[0]} (and {len(paths) - 1} more)"
+    frame = _where(_together(paths), asked.where, path)
     columns = _columns(frame, asked, path)
     frame = _having(frame, columns.arm, asked.arms, path, "arm") if asked.arms else frame
     notes: list[str] = []
@@ -101,6 +103,16 @@ def read_long_table(path: Path, asked: Asked) -> LongTable:
         part, candidates = _equal_candidates(part, columns, metric, notes)
         scores[metric] = _by_arm(part, columns, seeds, candidates, metric, notes)
     return LongTable(columns, scores, tuple(seeds), tuple(dict.fromkeys(notes)))
+
+
+def _together(paths: Sequence[Path]) -> pd.DataFrame:
+    import pandas as pd
+
+    frames = [_read(path) for path in paths]
+    for path, frame in zip(paths[1:], frames[1:], strict=True):
+        if apart := sorted(set(frame.columns) ^ set(frames[0].columns)):
+            raise UserError(f"{path} has other columns than {paths[0]}: {', '.join(map(repr, apart))[:120]}; give files of equal columns")
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -141,7 +153,7 @@ def _separator(path: Path) -> str:
     return max("\t,;", key=header.count)
 
 
-def _where(frame: pd.DataFrame, where: Mapping[str, Sequence[str]], path: Path) -> pd.DataFrame:
+def _where(frame: pd.DataFrame, where: Mapping[str, Sequence[str]], path: str) -> pd.DataFrame:
     """The rows that have one of the values asked for, in every column that is asked about."""
     for column, values in where.items():
         _require_column(frame, column, path, "--where")
@@ -149,7 +161,7 @@ def _where(frame: pd.DataFrame, where: Mapping[str, Sequence[str]], path: Path) 
     return frame
 
 
-def _having(frame: pd.DataFrame, column: str, values: Sequence[str], path: Path, what: str) -> pd.DataFrame:
+def _having(frame: pd.DataFrame, column: str, values: Sequence[str], path: str, what: str) -> pd.DataFrame:
     """The rows with one of the values. Raises UserError for a value that no row has; `what` says what it is."""
     levels = {str(level): level for level in frame[column].unique()}
     for value in values:
@@ -160,7 +172,7 @@ def _having(frame: pd.DataFrame, column: str, values: Sequence[str], path: Path,
     return frame[frame[column].isin([levels[value] for value in values])]
 
 
-def _columns(frame: pd.DataFrame, asked: Asked, path: Path) -> Columns:
+def _columns(frame: pd.DataFrame, asked: Asked, path: str) -> Columns:
     """The columns as asked for, the others by their usual names, each at most once."""
     given = {what: getattr(asked, what) for what in ("arm", "unit", "seed", "metric", "candidate")}
     for what, name in given.items():
@@ -199,7 +211,7 @@ def _only_number(frame: pd.DataFrame, taken: set[str]) -> tuple[str, ...]:
     return tuple(numbers) if len(numbers) == 1 else ()
 
 
-def _require_column(frame: pd.DataFrame, name: str, path: Path, option: str) -> None:
+def _require_column(frame: pd.DataFrame, name: str, path: str, option: str) -> None:
     if name not in frame.columns:
         raise UserError(f"{option} {name}: {_nearest(name, list(frame.columns), f'{path} has no such column')}")
 
@@ -210,7 +222,7 @@ def _nearest(name: str, known: Sequence[str], what: str) -> str:
     return f"{what}; did you mean {near[0]!r}?" if near else f"{what}; there are {shown}"[:200]
 
 
-def _require_keys(frame: pd.DataFrame, columns: Columns, path: Path) -> None:
+def _require_keys(frame: pd.DataFrame, columns: Columns, path: str) -> None:
     """Every row says what it is of."""
     for what, column in columns.keys.items():
         empty = np.flatnonzero((frame[column].isna() | (frame[column].astype(object) == "")).to_numpy())
@@ -220,7 +232,7 @@ def _require_keys(frame: pd.DataFrame, columns: Columns, path: Path) -> None:
             )
 
 
-def _by_metric(frame: pd.DataFrame, columns: Columns, path: Path) -> list[tuple[str, pd.DataFrame]]:
+def _by_metric(frame: pd.DataFrame, columns: Columns, path: str) -> list[tuple[str, pd.DataFrame]]:
     """(metric, its rows with the number `_METRIC`), in the order of the table."""
     import pandas as pd
 
@@ -243,7 +255,7 @@ def _by_metric(frame: pd.DataFrame, columns: Columns, path: Path) -> list[tuple[
     return parts
 
 
-def _require_told_apart(part: pd.DataFrame, metric: str, columns: Columns, asked: Asked, path: Path, notes: list[str]) -> None:
+def _require_told_apart(part: pd.DataFrame, metric: str, columns: Columns, asked: Asked, path: str, notes: list[str]) -> None:
     """Rows of one arm, seed, unit and candidate are averaged; not where a column tells them apart that nothing was said of."""
     keys = [column for what, column in columns.keys.items() if what != "metric"]
     repeated = part[part.duplicated(keys, keep=False)]

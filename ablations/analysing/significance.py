@@ -115,14 +115,14 @@ class Findings:
     notes: tuple[str, ...]
 
 
-def findings_of(path: Path, asked: Asked, judging: Judging, fail_if: Sequence[str] = ()) -> Findings:
-    """Read a table, compare every arm with the reference in every metric, and say what fails.
+def findings_of(paths: Sequence[Path], asked: Asked, judging: Judging, fail_if: Sequence[str] = ()) -> Findings:
+    """Read a table of one or more files, compare every arm with the reference in every metric, and say what fails.
 
     Raises UserError for what cannot be read, a reference that is not there, a reason to fail that lacks its margin or direction, and, where
     there is one, an arm that shares no two values with the reference: what cannot be compared has not passed.
     """
-    table = read_long_table(path, asked)
-    reference = _reference(table, judging.reference, path)
+    table = read_long_table(paths, asked)
+    reference = _reference(table, judging.reference, paths[0])
     compared: list[Compared] = []
     gaps: list[str] = []
     for metric, scores in table.scores.items():

@@ -77,6 +77,21 @@ def test_it_reads_the_reports_scores_and_gives_the_reports_own_numbers(name, met
     assert (found.pooled_arms > 3).any() == (name != "prompt-length-refined")
 
 
+def test_several_files_are_one_table_if_their_columns_are_equal(tmp_path, capsys):
+    table = drawn({"A": 0.0, "B": 0.05}, seeds=6)
+    _, whole = compare(table, tmp_path, "--reference", "A")
+    parts = [tmp_path / f"part{number}.csv" for number in range(3)]
+    for number, path in enumerate(parts):
+        table[table.seed % 3 == number].to_csv(path, index=False)
+    assert main([*map(str, parts), "--reference", "A", "--to", str(tmp_path / "parts.json")]) == 0
+    (told,), (found,) = whole["compared"], json.loads((tmp_path / "parts.json").read_text())["compared"]
+    assert found["seeds"] == told["seeds"] == 6
+    assert [found[name] for name in ("difference", "low", "high")] == pytest.approx([told[name] for name in ("difference", "low", "high")])
+    capsys.readouterr()
+    table.rename(columns={"value": "score"}).to_csv(parts[1], index=False)
+    assert "part1.csv has other columns than" in refusal(capsys, *map(str, parts), "--reference", "A")
+
+
 def test_conditions_of_one_arm_are_compared_as_the_report_compares_them(tmp_path):
     table = pd.read_csv(next(EXAMPLE.glob("*-conditions.csv")))
     table = table[(table.metric == "words_drawn") & table.difference.notna()].set_index("row")
