@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ablations.cell.scoring.fitting import Fitting, fitting_for
+from ablations.cell.scoring.fitting import Fitting, fitting_for, fitting_text_scores
 from ablations.cell.scoring.scorer import Scorer
 from ablations.config import parse
 from ablations.metrics.added_words import AddedWords, added_phrases
@@ -130,6 +130,17 @@ def scored(backbones, fitting: Fitting | None):
     pictures = [render(SceneDescription("castle", "city", "noon", styles.get((d.prompt_id, d.candidate)), ("8k",), 3)) for d in drawings]
     table = Scorer(backbones, fitting=fitting).score(prompts(), drawings, np.stack(pictures)).table
     return table.set_index(["metric", "condition", "prompt_id", "candidate"]).value.sort_index()
+
+
+def test_texts_are_scored_once_and_those_that_are_forced_to_differ_have_scores_of_their_own():
+    fitting, styles = Fitting(world(2)), ("pixel art", "comic book", "watercolor")
+    drawings = [
+        Drawing(0, condition, c, HEAD, f"{HEAD}, {style}", 0, 0)
+        for condition in ("refined", "refined_shared_noise", "fitting_styles")
+        for c, style in enumerate(styles)
+    ]
+    found = [score for score in fitting_text_scores(fitting, prompts(), drawings) if score.metric == "distinct_fitting_styles"]
+    assert [(score.condition, score.value) for score in found] == [("refined", 2), ("fitting_styles", 2)]  # watercolor suits no city
 
 
 def test_a_cell_is_scored_by_what_suits(small_backbones):

@@ -47,9 +47,10 @@ def fitting_text_scores(
     """Of every text that was meant to add something, and of every set of candidates; of the refiner's probabilities after every head."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
     added: list[tuple[Drawing, AddedWords, AddedWords]] = []
+    repeated = {name for name, condition in all_conditions().items() if is_shared_noise(name) and not condition.is_bound}
     for drawing in drawings:
         prompt = by_id[drawing.prompt_id]
-        if prompt.scene is None or is_shared_noise(drawing.condition):
+        if prompt.scene is None or drawing.condition in repeated:
             continue
         own = AddedWords.of(drawing.coarse, drawing.text, prompt.scene, fitting.world)
         # What was meant to add something and did not has a value; the user's own prompt, however it is drawn, has none.
