@@ -11,6 +11,7 @@ from ablations.config import KEYS
 from ablations.config.parsing import Scalar
 from ablations.reporting import raw_scores
 from ablations.reporting.collect import FinishedCell
+from ablations.results.prompts_and_scores import read_long_scores
 from ablations.runtime.errors import UserError, one_line
 from ablations.runtime.foreign import is_file
 
@@ -29,7 +30,7 @@ def reported_cells(folder: Path, settings_of: Mapping[str, Mapping[str, Scalar]]
     try:
         listed = pd.read_csv(folder / CELLS, keep_default_na=False)
         listed = listed[listed.status == "finished"]
-        scores = pd.read_parquet(folder / raw_scores.FILE, columns=list(raw_scores.COLUMNS))
+        scores = read_long_scores(folder / raw_scores.FILE, raw_scores.COLUMNS)
         first = listed[listed.section == listed.section.iloc[0]]
         by_cell = {f"{arm}/seed-{seed}": own for (arm, seed), own in scores.groupby(["arm", "seed"], observed=True)}
         rows = [row for row in first.itertuples() if row.cell in by_cell and row.cell.rpartition("/")[0] in settings_of]

@@ -172,6 +172,13 @@ def write_long_scores(path: Path, table: pd.DataFrame, split_by: str = "metric")
                 writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
 
 
+def read_long_scores(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """What `write_long_scores` wrote, with `columns` alone. Raises OSError, ValueError or KeyError for a file that is no such table."""
+    import pandas as pd
+
+    return pd.read_parquet(path, columns=list(columns))
+
+
 def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
     """The rows of a scores.parquet, with `columns` alone.
 

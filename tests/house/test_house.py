@@ -28,8 +28,9 @@ ROOMS = (
 )
 RANKS = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 STAGES = ("loading", "training", "checking", "refining", "drawing", "scoring")
-# The files of `ablations/cell` that may know several stages: their order, what a process beside rank 0 does, what they share, and show.
-KNOW_SEVERAL_STAGES = {"ablations.cell.cell", "ablations.cell.beside", "ablations.cell.shared", "ablations.cell.screen"}
+# The files of `ablations/cell` that may know several stages: their order, what a process beside rank 0 does, what they share, and show, and
+# what is drawn on the way.
+KNOW_SEVERAL_STAGES = {f"ablations.cell.{name}" for name in ("cell", "beside", "shared", "screen", "on_the_way")}
 COMMANDS = sorted(file.stem for file in (ROOT / "ablations").glob("*.py") if file.stem not in ("__init__", "__main__"))
 # Folders of tests beside those that bear the name of what they test.
 OTHER_TESTS = {"commands", "devices", "docs", "faults", "helpers", "house", "plugins"}
@@ -93,7 +94,7 @@ def test_no_stage_of_a_cell_imports_a_later_one():
     assert later == []
 
 
-def test_in_the_cells_own_folder_only_four_files_know_several_stages():
+def test_in_the_cells_own_folder_only_five_files_know_several_stages():
     stages = {
         module: {stage_of(other) for other in imported} - {None}
         for module, imported in graph().items()

@@ -8,7 +8,7 @@ import json
 import pandas as pd
 import pytest
 
-from ablations import plan, sweep
+from ablations import plan, report, sweep
 from ablations.planning.measured import SHIPPED, read_components
 from ablations.results.registration import read_registration
 from helpers.small_sweeps import SWEEPS, small
@@ -65,6 +65,28 @@ def test_kept_variances_plan_as_their_folder_does(pilot, tmp_path, capsys):
     assert str(pilot.parent) not in text and "mean:" not in text and "difference:" not in text
     found = read_components(kept)
     assert found.origin.seeds == SEEDS and found.origin.num_prompts == 12 and len(found.origin.arms) == 4
+
+
+def test_a_report_plans_as_the_folder_that_it_was_made_from(tmp_path, capsys):
+    """Of 3 seeds, which are measured as the report measures them."""
+    write_arms(tmp_path / "runs", ARMS, (0, 1, 2), known_effect, num_prompts=12, pictures=False)
+    assert report.main([str(tmp_path / "runs"), "--to", str(tmp_path / "report")]) == 0
+    kept = {name: tmp_path / f"{name}.yaml" for name in ("runs", "report")}
+    for name, path in kept.items():
+        power(capsys, "eval.num_prompts=12", "--from", tmp_path / name, "--keep", path)
+    runs, reported = (read_components(path) for path in kept.values())
+    assert len(runs.measured) > 10 and any(m.pooled_arms for m in runs.measured) and any(not m.pooled_arms for m in runs.measured)
+    for ours, theirs in zip(runs.measured, reported.measured, strict=True):
+        assert (ours.condition, ours.endpoint, ours.of, ours.pooled_arms) == (
+            theirs.condition,
+            theirs.endpoint,
+            theirs.of,
+            theirs.pooled_arms,
+        )
+        for name in ("seed", "prompt", "rest", "candidate"):
+            # A report's scores are in single precision.
+            assert getattr(ours.components, name) == pytest.approx(getattr(theirs.components, name), rel=2e-3, abs=1e-8)
+    assert reported.costs == read_components(SHIPPED).costs
 
 
 def test_the_csv_has_every_contrast_in_every_design(pilot, tmp_path, capsys):

@@ -1,7 +1,7 @@
 """The verdicts over the seeds of both runs of the deciding sweep together, from the scores that their reports ship.
 
-uv run python docs/examples/both_runs.py
-uv run python docs/examples/both_runs.py REPORT REPORT ...     of other reports on the arms of sweeps/ablation_tables.yaml
+uv run python docs/first_run/both_runs.py
+uv run python docs/first_run/both_runs.py REPORT REPORT ...     of other reports on the arms of sweeps/ablation_tables.yaml
 """
 
 from __future__ import annotations
