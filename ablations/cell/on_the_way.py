@@ -26,6 +26,10 @@ from lightning_modules.prompt_refiner import PromptRefinerModule
 _NO_SCORES = pd.DataFrame({"prompt_id": [], "condition": [], "candidate": [], "metric": [], "value": []})
 
 
+class _Interrupted(Exception):
+    """A signal came: the grid is left out, and the training saves and ends at its next step."""
+
+
 def grids_on_the_way(work: Work, loaded: Loaded) -> Look | None:
     """What draws the grid of a step into the training's folder and logs it; None where none is asked for, or no prompt is drawn."""
     config = work.config
@@ -39,11 +43,18 @@ def grids_on_the_way(work: Work, loaded: Loaded) -> Look | None:
             return None
         return gather(loaded.data.train_records, loaded.backbones.decoder.pieces_of, loaded.data.digest)
 
+    def give_way() -> None:
+        if work.stop.requested:
+            raise _Interrupted
+
     def look(module: PromptRefinerModule, step: int) -> None:
         sources = Sources(prompts, module, loaded.at_step_0, loaded.data.known_phrases, seen())
         planned = plan_drawings(_of_grid(config, len(prompts)), sources, only=("coarse", "refined"))
         drawings = [drawing for drawing in planned if drawing.condition == "refined" or drawing.candidate == 0]
-        pictures = draw_pictures(module.backbones, drawings, config.eval, lambda batches, total, label: batches, lambda: None)
+        try:
+            pictures = draw_pictures(module.backbones, drawings, config.eval, lambda batches, total, label: batches, give_way)
+        except _Interrupted:
+            return
         rows = grid_rows(drawings, pictures, _NO_SCORES, len(prompts))
         path = work.folder.grids / f"step-{step}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ablations.cell import on_the_way
 from ablations.cell.cell import run_cell
 from ablations.config import parse
 from ablations.results.conditions import controls
 from ablations.results.run_folder import RunFolder
 from ablations.results.scores import COLUMNS
 from ablations.runtime.files import write_sealed
-from ablations.runtime.stopping import StopRequest
+from ablations.runtime.stopping import Preempted, StopRequest
 
 CONTROLS = controls()
 # A text that adds no phrase has none of these.
@@ -75,6 +76,20 @@ def test_grids_on_the_way_change_no_bit_of_a_cell(finished, tmp_path):
     for name in ("metrics.csv", "prompts.jsonl", "diversity_grid.png"):
         assert (looked.path / name).read_bytes() == (finished.path / name).read_bytes(), name
     assert not finished.grids.exists()
+
+
+def test_a_grid_on_the_way_gives_way_to_a_signal(tmp_path, monkeypatch):
+    stop, plan = StopRequest(), on_the_way.plan_drawings
+
+    def signalled(*arguments, **options):
+        stop.requested = True
+        return plan(*arguments, **options)
+
+    monkeypatch.setattr(on_the_way, "plan_drawings", signalled)
+    config = parse(small(tmp_path, "train.grid_every=1", "wandb.mode=disabled"))
+    with pytest.raises(Preempted, match="training, step 2"):
+        run_cell(config, stop)
+    assert not list(RunFolder(config).grids.glob("*"))
 
 
 def test_a_cell_is_checked_and_arms_of_one_training_share_the_checks(finished, tmp_path):

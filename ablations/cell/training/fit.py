@@ -87,7 +87,7 @@ class _Watch(pl.Callback):
         if validated or self._is_time_to_report(step):
             skipped = {TRAIN + SKIPPED: float(module.finite.skipped)} if self._config.train.precision == "16-mixed" else {}
             self._report(_means(parts) | self._rate(trainer) | validated | skipped, self._speed(trainer, step), step)
-        if self._is_time_to_look(step) and trainer.is_global_zero:
+        if self._is_time_to_look(step) and trainer.is_global_zero and not stopping:
             self._look(module, step)
         self._keep(trainer, step, validated.get(VALIDATION + LOSS))
         if step == self._total:
