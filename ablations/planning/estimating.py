@@ -73,11 +73,11 @@ def _components(arms: _Arms, contrasts: Sequence[Contrast], folder: Path) -> tup
         found += _of_conditions(arms, contrast)
     if not found:
         raise UserError(f"the cells in {folder} have scores of none of the claims' endpoints: run them again with this version")
-    rows = {key(each): each for each in _as_reported(arms, contrasts, found)}
-    return (*(each for each in found if key(each) not in rows), *rows.values())
+    rows = {_key(each): each for each in _as_reported(arms, contrasts, found)}
+    return (*(each for each in found if _key(each) not in rows), *rows.values())
 
 
-def key(measured: Measured) -> tuple[str, str, str]:
+def _key(measured: Measured) -> tuple[str, str, str]:
     """What components are of: condition, endpoint, and a row or every arm."""
     return measured.condition, measured.endpoint, measured.of
 
