@@ -43,7 +43,8 @@ examples:
                   "no effect larger than the margin" where there is none, minutes, and the cheapest design that decides it
   --from DIR      variances from the finished cells of an output folder (a pilot: 2 seeds of some arms are enough), from the scores in
                   the folder of a report, or from a file of --keep, in place of those that the package ships. Of these cells variances
-                  are shown, never a mean or a difference: who plans must not know yet who wins. So do not report on a pilot
+                  are shown, never a mean or a difference: who plans must not know yet who wins. So do not report on a pilot.
+                  Given several times, for reports on the same data: the seeds of all of them together
   --keep FILE     writes these variances, and what the cells took, to a file
   --csv FILE      writes every contrast in every design
   --register FILE writes claims, endpoints, margins, N, predicted half-widths and digests of code, data and weights, before the first
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = sweep_parser("plan", HELP)
     parser.add_argument("--no-probe", action="store_true")
     parser.add_argument("--power", action="store_true")
-    parser.add_argument("--from", type=Path, dest="source", metavar="DIR")
+    parser.add_argument("--from", type=Path, dest="sources", metavar="DIR", action="append", default=[])
     parser.add_argument("--keep", type=Path, metavar="FILE")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--register", type=Path, metavar="FILE")

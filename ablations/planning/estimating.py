@@ -56,13 +56,23 @@ def measure_folder(folder: Path, contrasts: Sequence[Contrast]) -> ComponentsFil
     return ComponentsFile(origin, _components(arms, contrasts, folder), costs_of_cells([cell.folder for cell in arms.all_cells]))
 
 
-def measure_report(folder: Path, contrasts: Sequence[Contrast], settings_of: Mapping[str, Mapping[str, Scalar]]) -> ComponentsFile:
-    """As `measure_folder`, from the scores that a report ships, for when its runs are elsewhere: of the arms that `settings_of` has.
+def measure_reports(
+    folders: Sequence[Path], contrasts: Sequence[Contrast], settings_of: Mapping[str, Mapping[str, Scalar]]
+) -> ComponentsFile:
+    """As `measure_folder`, from the scores that reports ship, for when their runs are elsewhere: of the arms that `settings_of` has, at
+    the seeds of all reports together. Of a cell that two of them have, the last one's scores count.
 
-    A report does not say what its cells took: the costs are those that the package ships.
+    A report does not say what its cells took: the costs are those that the package ships. Raises UserError where they are of other data
+    or weights.
     """
-    arms = _arms_among(folder, reported_cells(folder, settings_of))
-    return ComponentsFile(origin_of(folder, arms.all_cells, arms.seeds), _components(arms, contrasts, folder), read_components().costs)
+    cells = [cell for folder in folders for cell in reported_cells(folder, settings_of)]
+    made_of = {(cell.data_digest, cell.weights_digest): cell.folder.parents[1] for cell in cells}
+    if len(made_of) > 1:
+        first, other = list(made_of.values())[:2]
+        raise UserError(f"{first} and {other} are reports on other data or other weights: plan from reports on the same")
+    arms = _arms_among(folders[-1], cells)
+    origin = replace(origin_of(folders[-1], arms.all_cells, arms.seeds), where=", ".join(folder.resolve().name for folder in folders))
+    return ComponentsFile(origin, _components(arms, contrasts, folders[-1]), read_components().costs)
 
 
 def _components(arms: _Arms, contrasts: Sequence[Contrast], folder: Path) -> tuple[Measured, ...]:

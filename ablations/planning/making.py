@@ -29,14 +29,14 @@ def plan(arguments: argparse.Namespace, stop: StopRequest) -> None:
         _register(arguments)
     elif arguments.power:
         _show_power(arguments)
-    elif arguments.source or arguments.keep or arguments.csv:
+    elif arguments.sources or arguments.keep or arguments.csv:
         raise UserError("--from, --keep and --csv are for --power: add it")
     else:
         plan_sweep(arguments, stop)
 
 
 def _show_power(arguments: argparse.Namespace) -> None:
-    if arguments.keep and not arguments.source:
+    if arguments.keep and not arguments.sources:
         raise UserError("--keep writes what --from OUTPUT_DIR measures: say which folder")
     began = time.monotonic()
     _, cells = _grid(arguments, "--power")
@@ -46,7 +46,7 @@ def _show_power(arguments: argparse.Namespace) -> None:
     from ablations.planning.measured import write_components
     from ablations.runtime.files import write_atomically
 
-    if arguments.source:
+    if arguments.sources:
         console.table(power_table.components_table(power.components))
     power_table.show_power(power, console)
     if arguments.csv:
@@ -121,7 +121,7 @@ def _power(arguments: argparse.Namespace, cells: Grid, console: Console, began: 
     contrasts = contrasts_of(list(plan.settings.values()), plan.profile)
     if not contrasts:
         raise UserError(f"{arguments.files[0]} has no arms that a claim of ablations/reporting/claims.yaml compares")
-    components = _components(arguments.source, contrasts, {cell.folder.arm: plan.settings[cell.arm_label] for cell in cells.cells})
+    components = _components(arguments.sources, contrasts, {cell.folder.arm: plan.settings[cell.arm_label] for cell in cells.cells})
     if components.origin.profile != plan.profile:
         raise UserError(f"variances are known of profile={components.origin.profile}: say --from with a folder of profile={plan.profile}")
     jobs = jobs_here(arguments.jobs, cells.example)
@@ -129,14 +129,18 @@ def _power(arguments: argparse.Namespace, cells: Grid, console: Console, began: 
     return Power(plan, components, Minutes(plan.arms, costs_of, jobs))
 
 
-def _components(source: Path | None, contrasts: list, settings_of: Mapping[str, Mapping[str, Scalar]]) -> ComponentsFile:
-    from ablations.planning.estimating import measure_folder, measure_report
+def _components(sources: list[Path], contrasts: list, settings_of: Mapping[str, Mapping[str, Scalar]]) -> ComponentsFile:
+    from ablations.planning.estimating import measure_folder, measure_reports
     from ablations.planning.measured import SHIPPED, read_components
     from ablations.planning.reported import is_report
 
-    if source is None or source.suffix in (".yaml", ".yml"):
-        return read_components(source or SHIPPED)
-    return measure_report(source, contrasts, settings_of) if is_report(source) else measure_folder(source, contrasts)
+    if sources and all(is_report(source) for source in sources):
+        return measure_reports(sources, contrasts, settings_of)
+    if len(sources) > 1:
+        others = next(source for source in sources if not is_report(source))
+        raise UserError(f"--from {others}: several are read together only where each is the folder of a report, and this is none")
+    source = sources[0] if sources else SHIPPED
+    return read_components(source) if source.suffix in (".yaml", ".yml") else measure_folder(source, contrasts)
 
 
 def _shipped(costs: Mapping[str, Any]) -> CostsOf | None:
