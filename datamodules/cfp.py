@@ -176,7 +176,7 @@ class CFPDataModule(LightningDataModule):
         if self._bank.size and num_train < self._bank.size + batch_size:
             raise ValueError(
                 f"loss.clip_bank={self._bank.size} and train.batch_size={batch_size} need {self._bank.size + batch_size} "
-                f"training records; {self.source} gives {num_train}: raise data.num_train or lower loss.clip_bank"
+                f"training records; {self.source} gives {num_train}: {'raise data.num_train or ' * self.is_tiny_world}lower loss.clip_bank"
             )
         return num_train // batch_size
 
@@ -346,15 +346,21 @@ class CFPDataModule(LightningDataModule):
         self, count: int, encoders: Sequence[FeatureEncoder], batch_size: int | None = None
     ) -> Iterator[dict[str, Tensor | list[str]]]:
         """The first `count` held-out records in order, or as many as a table has, for measuring: coarse prompts of middle length, plain
-        views, whole targets, and the features of `encoders`, cached as those of the training are. The same for every seed and arm.
+        views, whole targets, and the features of `encoders`, cached as those of the training are; no picture and no feature where there
+        are no encoders. The same for every seed and arm.
         """
         records, contents = self._held_out(count)
-        caches = self._open_caches(records, contents, encoders, flips=False) if self.settings.cache else []
+        is_cached = self.settings.cache or not encoders
+        caches = self._open_caches(records, contents, encoders, flips=False) if encoders and is_cached else []
         table = RecordTable(records, self._tokenizers, None)
-        assembler = BatchAssembler(table, caches, None if self.settings.cache else self.settings.image_size)
+        assembler = BatchAssembler(table, caches, None if is_cached else self.settings.image_size)
         length, size = min(1, table.coarse_rows_RL.shape[1] - 1), batch_size or self.settings.encode_batch_size
         draws = Draws(0, np.full(len(records), length), np.zeros(len(records), dtype=np.int64))
         return (assembler.batch(np.arange(start, min(start + size, len(records))), draws) for start in range(0, len(records), size))
+
+    def held_out_have_pictures(self, count: int) -> bool:
+        """Whether each of the first `count` held-out records has its picture. A training without L_mse and L_clip needs none."""
+        return self.is_tiny_world or all(record.image is not None for record in self._held_out(count)[0])
 
     def _held_out(self, count: int) -> tuple[list[CFPRecord], list[str]]:
         """Held-out records and the digests of their pictures. The tiny world gives more of them than a training watches."""

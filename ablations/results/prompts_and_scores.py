@@ -145,7 +145,8 @@ def write_scores(path: Path, table: pd.DataFrame) -> None:
     cannot be written.
     """
     _require_finite(path, table)
-    table = table.reset_index(drop=True)
+    # Where a metric has no rows, pandas makes columns of objects of numbers, and parquet numbers of these: the digests are of what is read.
+    table = table.infer_objects().reset_index(drop=True)
     table.attrs = {_DIGESTS: {name: _digest_of(table[name]) for name in table.columns}}
     with whole_file(path) as aside:
         table.to_parquet(aside, index=False)

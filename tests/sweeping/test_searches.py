@@ -38,7 +38,7 @@ def cells_that_end_at_once(monkeypatch):
         with folder.lock():
             folder.start(threads=1)
             metrics = {"refined": {"fidelity": config.prompt_len / 10}, "training": {"steps": 4}}
-            if config.eval.num_candidates > 1:
+            if config.eval.num_candidates > 1 and (config.eval.draw == "all" or config.prompt_len == 6):
                 metrics["diversity"] = {"refined": {"vendi": 1.5}}
             write_atomically(folder.metrics_csv, f"step,train/loss,val/loss\n2,9.5,8.0\n4,{1 / config.train.learning_rate},\n")
             folder.finish(metrics, {"training": 1.0})
@@ -65,6 +65,17 @@ def test_a_cell_without_the_metric_is_a_failed_trial_and_the_search_goes_on(writ
     assert f"{len(lacking)} finished without diversity/refined/vendi" in out and "best diversity/refined/vendi: 1.5 with" in out
     again, said = sweep_of(capsys, file, tmp_path / "out")
     assert again == 0 and f"{len(cells.distinct)} of {len(cells.distinct)} cells finished" in said
+
+
+@pytest.mark.parametrize(("draw", "is_told"), [("read", True), ("all", False)])
+def test_arms_of_which_no_table_reads_the_metric_are_told_how_to_draw_it(draw, is_told, write, cells_that_end_at_once, tmp_path, capsys):
+    file = write(
+        "method: random\nrun_cap: 4\nmetric: {name: diversity/refined/vendi, goal: maximize}\n"
+        f"parameters:\n  prompt_len: {{values: [2, 4]}}\n  eval.draw: {{value: {draw}}}\n"
+    )
+    code, out = sweep_of(capsys, file, tmp_path / "out")
+    hint = "has no diversity/refined/vendi (eval.draw=all draws all candidates of every arm): to the search"
+    assert code == 0 and (hint in out) == is_told and ("best diversity/refined/vendi" in out) != is_told
 
 
 def test_a_search_may_be_steered_by_what_the_training_logs(write, cells_that_end_at_once, tmp_path, capsys):

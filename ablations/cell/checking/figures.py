@@ -74,6 +74,7 @@ def afe_figures(reading: Reading, held_out: HeldOut) -> dict[str, float]:
     afe_retrieval_coarse_mean_weights, _other_weights: the same under the mean weights, and under the next picture's.
     """
     pictures, text_NE = held_out.pictures, held_out.coarse_NE
+    assert pictures is not None
     own = reading(pictures.vectors_MVE, text_NE)
     mean_NK = own.weights_BK.mean(dim=0, keepdim=True).expand_as(own.weights_BK)
     with_mean_NE = reading.combine(pictures.vectors_MVE, mean_NK)
@@ -103,6 +104,7 @@ def text_image_figures(reading: Reading | None, held_out: HeldOut) -> dict[str, 
     the same coarse prompt are not among them. The mean over full groups, or over the only one that there is.
     """
     pictures, groups_N = held_out.pictures, held_out.coarse_groups_N
+    assert pictures is not None
     pooled = represented(None, pictures, held_out.coarse_NE)
     found = {"pooled_retrieval_coarse": retrieval(held_out.coarse_NE, groups_N, pooled, groups_N)}
     starts = range(0, max(1, len(groups_N) - GROUP_SIZE + 1), GROUP_SIZE)
