@@ -13,6 +13,7 @@ from PIL import Image
 
 from ablations.results.prompts_and_scores import (
     PROMPT_FIELDS,
+    SCORE_COLUMNS,
     Drawing,
     prompt_line,
     read_drawings,
@@ -83,6 +84,14 @@ def test_scores_are_read_as_they_were_written(tmp_path):
     pd.testing.assert_frame_equal(
         read_scores(tmp_path / "scores.parquet"), scores().drop(columns=["image_seed", "image"]), check_exact=True
     )
+
+
+def test_numbers_that_pandas_holds_as_objects_are_no_damage(tmp_path):
+    rows = [[0, "refined", 0, "fidelity", 0.25]]
+    of_nothing = pd.DataFrame(columns=list(SCORE_COLUMNS), dtype=object)
+    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(object)
+    write_scores(tmp_path / "scores.parquet", pd.concat([of_nothing, table]))
+    assert read_scores(tmp_path / "scores.parquet").iloc[0].to_list() == rows[0]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
