@@ -5,7 +5,7 @@ import { ask, bothCuts, byId, make, Refusal, say, showPieces } from "./common.js
 const prompt = byId("prompt"), cards = byId("cards"), message = byId("message");
 let state = null; // the server's last state; null before the first prompt
 let busy = false;
-let pending = null; // a change of settings that was made meanwhile: [action, more]
+let waiting = {}; // what was asked for meanwhile, by kind: a change of settings, a redraw with another seed, a prompt to refine
 let token = sessionStorage.getItem("tab") || "";
 const urls = new Set(); // pictures that are shown, to be released with the next state
 
@@ -28,9 +28,10 @@ const words = () => ({ keep: byId("keep").value, ban: byId("ban").value });
 function showSettings(values) {
   const strategy = values.mode === "extend" ? "extend" : String(values.max_new_tokens);
   for (const radio of document.querySelectorAll("[name=strategy]")) radio.checked = radio.value === strategy;
-  byId("length").value = values.prompt_len;
-  byId("seed").value = values.seed;
-  for (const name of ["keep", "ban"]) byId(name).value = values[name];
+  const shown = { length: values.prompt_len, seed: values.seed, keep: values.keep, ban: values.ban };
+  for (const [id, value] of Object.entries(shown)) {
+    if (document.activeElement !== byId(id)) byId(id).value = value; // else it is being typed
+  }
   showLength();
 }
 
@@ -39,13 +40,16 @@ function showLength() {
   byId("length-field").hidden = document.querySelector("[name=strategy]:checked").value !== "extend";
 }
 
-/** Do something that gives a new state; one at a time: of what is done meanwhile only the latest change of settings counts. */
+/** Do something that gives a new state; one at a time: of what is done meanwhile the latest of each kind comes after it. */
 async function act(path, body) {
   if (busy) return false;
   setBusy(true);
   say(message, "");
+  const typed = prompt.value, last = state?.prompt;
   try {
-    show(await (await ask(path, body, own())).json());
+    const next = await (await ask(path, body, own())).json();
+    // What was typed and not sent is kept: it came meanwhile, or stood there while something else was changed.
+    show(next, prompt.value !== typed || (typed !== last && next.prompt === last));
     return true;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
@@ -53,16 +57,24 @@ async function act(path, body) {
     return false;
   } finally {
     setBusy(false);
-    const next = pending;
-    pending = null;
-    if (next) go(...next);
+    goOn();
   }
+}
+
+/** Do the next of what was asked for meanwhile. */
+function goOn() {
+  const [kind, more] = Object.entries(waiting)[0] ?? [];
+  if (kind === undefined) return;
+  delete waiting[kind];
+  if (kind === "edit" && more.prompt === state?.prompt) goOn();
+  else go(kind, more);
 }
 
 async function recover(error) {
   if (error.status === 410) return forget(error.message);
   if (error.status === 409) {
-    show(await (await ask("/api/state", undefined, own())).json());
+    const isDraft = prompt.value !== state?.prompt;
+    show(await (await ask("/api/state", undefined, own())).json(), isDraft);
     return say(message, "These candidates were drawn in another window meanwhile.");
   }
   if (state) showSettings(state.settings);
@@ -74,13 +86,13 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!
 function setBusy(value) {
   busy = value;
   cards.setAttribute("aria-busy", value);
-  byId("submit").disabled = value;
   for (const button of document.querySelectorAll("#workspace button")) button.disabled = value;
   byId("back").disabled = value || !state?.can_go_back;
 }
 
 function forget(text = "") {
   state = null;
+  waiting = {};
   token = "";
   sessionStorage.removeItem("tab");
   byId("workspace").hidden = true;
@@ -89,7 +101,7 @@ function forget(text = "") {
   say(message, text && sentence(text));
 }
 
-function show(next) {
+function show(next, keepsDraft = false) {
   if (next.tab) {
     token = next.tab;
     sessionStorage.setItem("tab", token);
@@ -98,7 +110,7 @@ function show(next) {
   byId("workspace").hidden = false;
   for (const url of urls) URL.revokeObjectURL(url);
   urls.clear();
-  prompt.value = state.prompt;
+  if (!keepsDraft) prompt.value = state.prompt;
   fit();
   showSettings(state.settings);
   showPieces(byId("present"), bothCuts(state.pieces, state.marked));
@@ -172,9 +184,9 @@ async function choose(i) {
   if (await act("/api/act", { action: "pick", candidate: i, revision: state.revision })) cards.querySelector(".pick").focus({ preventScroll: true });
 }
 
-/** A change of settings, which is made later where something else is under way. */
+/** Something that is done later where something else is under way. */
 function set(action, more) {
-  if (busy) pending = [action, more];
+  if (busy) waiting[action] = action === "change" ? { settings: { ...waiting.change?.settings, ...more.settings } } : more;
   else go(action, more);
 }
 
@@ -183,6 +195,8 @@ const go = (action, more = {}) => state && act("/api/act", { action, revision: s
 async function submit() {
   if (!state) {
     if (await act("/api/start", { prompt: prompt.value, settings: settings() })) prompt.blur();
+  } else if (busy) {
+    set("edit", { prompt: prompt.value });
   } else if (prompt.value === state.prompt) {
     say(message, "That is the present prompt: change it, pick a card, or redraw for others.");
   } else if (await go("edit", { prompt: prompt.value })) prompt.blur();
