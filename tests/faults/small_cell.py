@@ -47,14 +47,15 @@ class Ended:
 
 
 class SmallCell:
-    """Runs the cell; its networks are loaded once."""
+    """Runs the cell, with further settings; its networks are loaded once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *settings: str) -> None:
         from ablations.cell.shared import Shared
         from ablations.config import parse
 
+        self._settings = settings
         self._kept = Shared()
-        self._kept.backbones(parse(arguments(Path("unused"))))
+        self._kept.backbones(parse(arguments(Path("unused"), *settings)))
 
     @property
     def backbones(self):
@@ -80,7 +81,8 @@ class SmallCell:
         logging.getLogger("ablations").addHandler(handler)
         try:
             with redirect_stdout(said), redirect_stderr(said):
-                code = run_command(OneLineParser("run", words=parse), work, arguments(output_dir, *further), stoppable=False)
+                words = arguments(output_dir, *self._settings, *further)
+                code = run_command(OneLineParser("run", words=parse), work, words, stoppable=False)
         finally:
             logging.getLogger("ablations").removeHandler(handler)
         return Ended(code, said.getvalue())
@@ -109,9 +111,9 @@ class SmallCell:
 
 
 @functools.cache
-def small_cell() -> SmallCell:
-    """The one of this process."""
-    return SmallCell()
+def small_cell(*settings: str) -> SmallCell:
+    """The one of this process with these settings in place of its own."""
+    return SmallCell(*settings)
 
 
 @functools.cache
