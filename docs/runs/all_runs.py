@@ -1,7 +1,7 @@
 """The verdicts over the seeds of several runs of the deciding sweep together, from the scores that their reports ship.
 
-uv run python docs/earlier_runs/all_runs.py                          the first two and docs/example_report
-uv run python docs/earlier_runs/all_runs.py REPORT REPORT ...        of other reports on the arms of sweeps/ablation_tables.yaml
+uv run python docs/runs/all_runs.py                     of those that are reported: docs/runs/first and docs/example_report
+uv run python docs/runs/all_runs.py REPORT REPORT ...   of other reports on the arms of sweeps/ablation_tables.yaml
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ablations.sweeping.cells import cells_of
 from ablations.sweeping.sweep_file import read_sweep_file
 
 ROOT = Path(__file__).parents[2]
-RUNS = tuple(ROOT / "docs" / name for name in ("earlier_runs/first", "earlier_runs/second", "example_report"))
+RUNS = (ROOT / "docs" / "runs" / "first", ROOT / "docs" / "example_report")
 
 
 def verdicts(reports: list[Path]) -> list[Verdict]:
