@@ -67,4 +67,4 @@ def try_cells(seed: int, count: int, folder: Path) -> Tried:
     return each("cells", seed, count, attempt)
 
 
-KIND = Kind("cells", try_cells, short=6, about="any arm on tables of one's own, with their pictures or without")
+KIND = Kind("cells", try_cells, short=5, about="any arm on tables of one's own, with their pictures or without")

@@ -211,4 +211,4 @@ def try_damage(seed: int, count: int, folder: Path) -> Tried:
     return each("damage", seed, count, bench.attempt)
 
 
-KIND = Kind("damage", try_damage, short=8, about="random damage of each sort of file of ours")
+KIND = Kind("damage", try_damage, short=5, about="random damage of each sort of file of ours")

@@ -289,4 +289,4 @@ def try_folders(seed: int, count: int, folder: Path) -> Tried:
     return each("folders", seed, count, attempt)
 
 
-KIND = Kind("folders", try_folders, short=6, about="run folders of others, hostile or damaged, through report and page")
+KIND = Kind("folders", try_folders, short=4, about="run folders of others, hostile or damaged, through report and page")
