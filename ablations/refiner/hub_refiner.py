@@ -10,6 +10,7 @@ from ablations.refiner import exported_refiner
 from ablations.runtime.errors import UserError
 from ablations.runtime.foreign import is_file, is_there, shown
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 # What `exported_refiner` reads, or compares with its digests: numbers, JSON and word lists. Code that lies beside them is never fetched.
 _FILES = (
@@ -41,12 +42,14 @@ def folder_of(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
 def fetch(name: str) -> tuple[Path, str]:
     """The folder of a hub's refiner in the cache, and what it is, as OWNER/NAME@COMMIT.
 
-    The hub is asked for what is new there; where it cannot be reached, or HF_HUB_OFFLINE=1 is set, the cache alone decides. Raises
-    UserError where neither has it.
+    The hub is asked for what is new there; where it cannot be reached, or HF_HUB_OFFLINE=1 is set, the cache alone decides. A commit never
+    changes, so that one which the cache holds whole is taken without a question. Raises UserError where neither has it.
     """
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
+    if folder := _whole_in_cache(repository, revision):
+        return folder, f"{repository}@{folder.name}"
     try:
         folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(_FILES)))
     except Exception as error:  # no network, no such repository, a private one, a full disk: the library has many errors for it
@@ -55,6 +58,21 @@ def fetch(name: str) -> tuple[Path, str]:
     if not is_file(folder / exported_refiner.CONFIG):
         raise UserError(f"{found} is no exported refiner: it has no {exported_refiner.CONFIG}; python -m ablations.export writes one")
     return folder, found
+
+
+def _whole_in_cache(repository: str, commit: str) -> Path | None:
+    """The cache's folder of a commit, with every file that the export lists; None where it is no commit, or not whole."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not _COMMIT.fullmatch(commit):
+        return None
+    try:
+        folder = Path(snapshot_download(repository, revision=commit, local_files_only=True, allow_patterns=[]))
+        files = exported_refiner.read(folder).description.get("files")
+    except (LocalEntryNotFoundError, UserError):
+        return None
+    return folder if isinstance(files, dict) and all(is_file(folder / name) for name in files) else None
 
 
 def _said_of(error: Exception, name: str) -> str:

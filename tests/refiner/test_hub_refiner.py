@@ -248,9 +248,21 @@ def test_what_a_hub_has_not_is_one_line_and_exit_code_2(hub, tmp_path, name, sai
 def test_a_hub_that_cannot_be_reached_leaves_what_the_cache_has(tmp_path, exported):
     lay_out(tmp_path / "hub", exported, {"main": COMMIT})
     closed = "http://127.0.0.1:9"
-    assert json.loads(refine(closed, tmp_path, "a cat", f"from={NAME}").stdout)["refiner"] == f"{NAME}@{COMMIT}"
+    found = refine(closed, tmp_path, "a cat", f"from={NAME}")
+    assert json.loads(found.stdout)["refiner"] == f"{NAME}@{COMMIT}" and "Retrying" not in found.stderr
     result = refine(closed, tmp_path, "a cat", "from=a-lab/other")
     assert result.returncode == 2 and "a-lab/other is not whole in the hub's cache" in result.stderr.splitlines()[-1]
+
+
+def test_the_hub_is_asked_of_a_commit_only_where_the_cache_lacks_a_file_of_it(tmp_path, exported, monkeypatch):
+    repository = lay_out(tmp_path / "hub", exported, {"main": COMMIT})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    folder = repository / "snapshots" / COMMIT
+    assert hub_refiner._whole_in_cache(NAME, COMMIT) == folder
+    assert hub_refiner._whole_in_cache(NAME, "main") is None and hub_refiner._whole_in_cache(NAME, OLDER) is None
+    (folder / "prompt_refiner" / "adapter.safetensors").unlink()
+    assert hub_refiner._whole_in_cache(NAME, COMMIT) is None
 
 
 def test_a_disk_that_is_full_is_one_line_too(offline, monkeypatch):
