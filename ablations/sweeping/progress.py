@@ -127,7 +127,9 @@ class SweepProgress:
             note = f"; about {duration(left)} left" if left else ""
             self.say(f"{self._position(cell)} finished in {duration(outcome.seconds)}: {cell.folder}{_sharing(cell)}{note}")
             if _lacks_metric(self._sweep, cell):
-                self.say(f"{self._position(cell)} has no {self._sweep.metric}{_what_has_it(cell)}: to the search it is a trial that failed")
+                self.say(
+                    f"{self._position(cell)} has no {self._sweep.metric}{_what_has_it(self._sweep, cell)}: to the search it is a trial that failed"
+                )
         self._advance()
 
     def _position(self, cell: Cell) -> str:
@@ -190,7 +192,7 @@ def summary_lines(sweep: SweepFile, cells: Cells, dispatcher: Dispatcher) -> Ite
     for cell, reason in dispatcher.failures():
         yield f"failed: {cell.folder} ({cell.label}): {reason}"
     if lacking := [cell for cell in cells.distinct if _lacks_metric(sweep, cell)]:
-        hint = next(filter(None, map(_what_has_it, lacking)), "")
+        hint = next(filter(None, (_what_has_it(sweep, cell) for cell in lacking)), "")
         yield f"{len(lacking)} finished without {sweep.metric}{hint}, to the search they are trials that failed; first: {lacking[0].label}"
     if best := _best(sweep, cells.distinct):
         yield best
@@ -205,10 +207,11 @@ def _lacks_metric(sweep: SweepFile, cell: Cell) -> bool:
     return metric_of(sweep, cell) is None
 
 
-def _what_has_it(cell: Cell) -> str:
-    """The remedy where a cell lacks a metric because no table reads it of this arm, so that too few of its candidates were drawn."""
-    e = cell.config.eval
-    return " (eval.draw=all draws all candidates of every arm)" if e.draw == "read" and e.num_prompts and e.num_candidates > 1 else ""
+def _what_has_it(sweep: SweepFile, cell: Cell) -> str:
+    """The remedy where a cell lacks a metric of pictures because no table reads it of this arm, so that too few were drawn."""
+    e, is_of_training = cell.config.eval, (sweep.metric or "").startswith(("train/", "val/"))
+    was_spared = e.draw == "read" and e.num_prompts and e.num_candidates > 1 and not is_of_training
+    return " (eval.draw=all draws all candidates of every arm)" if was_spared else ""
 
 
 def _best(sweep: SweepFile, cells: Iterable[Cell]) -> str:

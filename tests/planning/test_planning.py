@@ -89,6 +89,26 @@ def test_a_report_plans_as_the_folder_that_it_was_made_from(tmp_path, capsys):
     assert reported.costs == read_components(SHIPPED).costs
 
 
+def test_several_reports_plan_by_the_seeds_of_all_of_them(tmp_path, capsys):
+    for name, seeds in (("all", range(6)), ("first", range(3)), ("second", range(3, 6))):
+        write_arms(tmp_path / f"runs-{name}", ARMS, tuple(seeds), known_effect, num_prompts=12, pictures=False)
+        assert report.main([str(tmp_path / f"runs-{name}"), "--to", str(tmp_path / name)]) == 0
+    capsys.readouterr()
+    together, one = (tmp_path / f"{name}.yaml" for name in ("together", "one"))
+    power(capsys, "eval.num_prompts=12", "--from", tmp_path / "first", "--from", tmp_path / "second", "--keep", together)
+    power(capsys, "eval.num_prompts=12", "--from", tmp_path / "all", "--keep", one)
+    found, expected = read_components(together), read_components(one)
+    assert found.origin.seeds == expected.origin.seeds == (0, 1, 2, 3, 4, 5) and found.origin.where == "first, second"
+    assert found.measured == expected.measured and any(m.num_seeds == 6 for m in found.measured)
+    said = refused(capsys, plan, LOSSES, "--power", "--from", tmp_path / "first", "--from", tmp_path / "runs-second")
+    assert "runs-second: several are read together only where each is the folder of a report" in said
+    listed = pd.read_csv(tmp_path / "second" / "cells.csv")
+    listed["data_digest"] = "a" * 64
+    listed.to_csv(tmp_path / "second" / "cells.csv", index=False)
+    said = refused(capsys, plan, LOSSES, "eval.num_prompts=12", "--power", "--from", tmp_path / "first", "--from", tmp_path / "second")
+    assert f"{tmp_path / 'first'} and {tmp_path / 'second'} are reports on other data or other weights" in said
+
+
 def test_the_csv_has_every_contrast_in_every_design(pilot, tmp_path, capsys):
     power(capsys, "--from", pilot, "--csv", tmp_path / "all.csv")
     rows = list(csv.DictReader((tmp_path / "all.csv").open()))
