@@ -127,9 +127,8 @@ class SweepProgress:
             note = f"; about {duration(left)} left" if left else ""
             self.say(f"{self._position(cell)} finished in {duration(outcome.seconds)}: {cell.folder}{_sharing(cell)}{note}")
             if _lacks_metric(self._sweep, cell):
-                self.say(
-                    f"{self._position(cell)} has no {self._sweep.metric}{_what_has_it(self._sweep, cell)}: to the search it is a trial that failed"
-                )
+                lacks = f"has no {self._sweep.metric}{_what_has_it(self._sweep, cell)}"
+                self.say(f"{self._position(cell)} {lacks}: to the search it is a trial that failed")
         self._advance()
 
     def _position(self, cell: Cell) -> str:
