@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from ablations import PromptRefiner, alignment, build_cfp, compare, export, plan, refine, run, sweep
+from ablations import PromptRefiner, alignment, benchmark, build_cfp, compare, export, frontier, plan, refine, run, sweep
 from ablations.web.sessions import RefiningSessions
 from helpers.pretend_device import NAME, TINY_CELL
 from helpers.trained_runs import make_run
@@ -68,6 +69,33 @@ def test_a_run_with_frozen_networks_in_half_precision_trains_on_the_device(tmp_p
         f"output_dir={tmp_path}",
     ]
     assert run.main(arguments) == 0, capsys.readouterr()
+
+
+def test_a_cell_of_the_paper_profiles_settings_runs_on_the_device(tmp_path, capsys):
+    """Its switches and numbers on small networks; autocast is what this device has not."""
+    settings = {
+        **{"adapter.output_relu": "true", "adapter.match_scale": "false", "adapter.mask_padding": "false", "loss.text_weight": "0.1"},
+        **{"data.random_flip": "true", "data.clean_captions": "true", "train.accumulate": "4", "train.keep_best": "1"},
+        **{"train.new_parts_lr_scale": "1.0", "train.decay_share": "0.0", "loss.clip_bank": "0", "train.checkpoint_minutes": "10"},
+        **{
+            "backbones.frozen_dtype": "bfloat16",
+            "backbones.vae_dtype": "float32",
+            "eval.judge": "conditioning",
+            "output_dir": str(tmp_path),
+        },
+    }
+    of_the_cell = dict(word.split("=", 1) for word in TINY_CELL)
+    assert run.main([f"{name}={value}" for name, value in {**of_the_cell, **settings}.items()]) == 0, capsys.readouterr()
+    record = json.loads(next(tmp_path.glob("tiny-*/seed-0/run.json")).read_text())
+    assert record["status"] == "finished" and {"plug_in", "refined", "rewrite"} <= set(record["metrics"])
+
+
+def test_quality_against_diversity_is_written_on_the_device(trained_run, capsys):
+    assert frontier.main([str(trained_run), "--prompts", "2", "--candidates", "2", "--top-p", "0.5,1.0"]) == 0, capsys.readouterr()
+
+
+def test_the_benchmark_times_both_sides_on_the_device(capsys):
+    assert benchmark.main(["training", "drawing", "--sizes", "tiny", "--repeats", "1"]) == 0, capsys.readouterr()
 
 
 def test_fine_images_of_cfp_are_drawn_on_the_device(tmp_path, capsys):
