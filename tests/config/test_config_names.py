@@ -101,7 +101,7 @@ def test_each_key_enters_the_names_that_its_kind_says(name):
 def test_arms_are_named_after_resolution():
     assert arm_name(parse(["use_afe=true"])) == arm_name(parse([]))
     assert arm_name(parse(["loss.mse_weight=1", "prompt_len=6.0"])) == arm_name(parse([]))
-    assert arm_name(parse(["seed=7", "output_dir=/tmp/x", "force=true"])) == arm_name(parse([]))
+    assert arm_name(parse(["seed=7", "output_dir=elsewhere", "force=true"])) == arm_name(parse([]))
 
 
 def test_a_key_added_later_leaves_old_digests_alone_while_it_means_what_was_done_before():

@@ -98,7 +98,8 @@ def test_a_term_trains_with_its_weight_and_switched_off_it_is_not_computed(plugi
 def test_the_example_of_a_loss_is_zero_at_step_0_and_pulls_back_what_moved(plugins, small_backbones, make_batch):
     config = parse(["plugins=plugin_loss", "use_anchor=true", "use_mse=false", "use_clip=false"])
     module = build_module(config, small_backbones)
-    assert module.compute_terms(make_batch())[0]["l_anchor"].item() == 0.0
+    # Two copies of one network in two settings of autograd: some processors round them apart in the last bit.
+    assert module.compute_terms(make_batch())[0]["l_anchor"].item() == pytest.approx(0.0, abs=1e-9)
     with torch.no_grad():
         module.text_encoder.ln_final.weight.mul_(1.5)
     anchor = module.compute_terms(make_batch())[0]["l_anchor"]

@@ -165,6 +165,24 @@ def test_a_person_types_picks_goes_back_redraws_rewrites_compares_and_takes_the_
         assert page.locator("#workspace").is_hidden() and page.locator("#prompt").input_value() == ""
 
 
+def test_what_is_typed_while_something_else_is_under_way_is_kept_and_done(browser, address, refiner):
+    with person(browser, address) as page:
+        page.locator("#prompt").fill("a cat")
+        page.keyboard.press("Enter")
+        wait_for_step(page, 1)
+        page.locator("#prompt").fill("a draft")
+        page.locator("[name=strategy][value='20']").check()
+        wait_for_step(page, 2)
+        assert page.locator("#prompt").input_value() == "a draft" and page.locator("#present").text_content() == "a cat"
+        # Leaving the field is a change; the click on the button that ends it comes after it, and is not lost.
+        page.locator("#ban").fill("night")
+        page.locator("#prompt").fill("a red boat")
+        page.locator("#submit").click()
+        texts = wait_for_step(page, 4)
+        assert texts == refined(refiner.refine("a red boat", mode="rewrite", max_new_tokens=20, ban="night"))
+        assert (page.locator("#ban").input_value(), page.locator("#prompt").input_value()) == ("night", "a red boat")
+
+
 def test_the_prompt_is_copied_as_it_is(browser, address):
     with person(browser, address) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
