@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ablations import PromptRefiner, alignment, benchmark, build_cfp, compare, export, frontier, plan, refine, run, sweep
+from ablations.benchmarking.sizes import SIZES
 from ablations.web.sessions import RefiningSessions
 from helpers.pretend_device import NAME, TINY_CELL
 from helpers.trained_runs import make_run
@@ -94,7 +96,8 @@ def test_quality_against_diversity_is_written_on_the_device(trained_run, capsys)
     assert frontier.main([str(trained_run), "--prompts", "2", "--candidates", "2", "--top-p", "0.5,1.0"]) == 0, capsys.readouterr()
 
 
-def test_the_benchmark_times_both_sides_on_the_device(capsys):
+def test_the_benchmark_times_both_sides_on_the_device(capsys, monkeypatch):
+    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], drawn=1, steps=2))
     assert benchmark.main(["training", "drawing", "--sizes", "tiny", "--repeats", "1"]) == 0, capsys.readouterr()
 
 
