@@ -42,7 +42,7 @@ class Tried:
 class Kind:
     """A kind of faults: its generator, how many are tried without `--faults`, and what they are, in a few words.
 
-    All kinds together take at most a minute on one core: give a new one as many tries as fit into some seconds.
+    All kinds together take about a minute, by two processes less: give a new one as many tries as fit into some seconds.
     """
 
     name: str
