@@ -1,6 +1,6 @@
 """The verdicts over the seeds of several runs of the deciding sweep together, from the scores that their reports ship.
 
-uv run python docs/runs/all_runs.py                     of those that are reported: docs/runs/first and docs/example_report
+uv run python docs/runs/all_runs.py                     of those that are reported: docs/runs/first, docs/runs/second and docs/example_report
 uv run python docs/runs/all_runs.py REPORT REPORT ...   of other reports on the arms of sweeps/ablation_tables.yaml
 """
 
@@ -17,7 +17,7 @@ from ablations.sweeping.cells import cells_of
 from ablations.sweeping.sweep_file import read_sweep_file
 
 ROOT = Path(__file__).parents[2]
-RUNS = (ROOT / "docs" / "runs" / "first", ROOT / "docs" / "example_report")
+RUNS = (ROOT / "docs" / "runs" / "first", ROOT / "docs" / "runs" / "second", ROOT / "docs" / "example_report")
 
 
 def verdicts(reports: list[Path]) -> list[Verdict]:
