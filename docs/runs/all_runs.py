@@ -1,6 +1,6 @@
 """The verdicts over the seeds of several runs of the deciding sweep together, from the scores that their reports ship.
 
-uv run python docs/runs/all_runs.py                     of those that are reported: docs/runs/first, docs/runs/second and docs/example_report
+uv run python docs/runs/all_runs.py                     of docs/runs/first, docs/runs/second and docs/example_report
 uv run python docs/runs/all_runs.py REPORT REPORT ...   of other reports on the arms of sweeps/ablation_tables.yaml
 """
 
